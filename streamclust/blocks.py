@@ -1,0 +1,203 @@
+"""The three verbs, map, fold and chain, on Dask; and the serial reference that tests compare with.
+
+A task gets addresses, reads the rows itself and returns a small state, so no block ever travels. Which addresses stand
+together in a run, and the shape of the merge tree, depend on the addresses alone: never on workers or on who is first.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
+from typing import Any, Protocol, TypeVar
+
+from streamclust.errors import InputError
+
+A = TypeVar("A")
+S = TypeVar("S")
+Progress = Callable[[int, int], None]  # tasks done, tasks in all
+RUN = 8
+
+
+class Executor(Protocol):
+    """What runs a plan. ``args`` are given to every task as they are and should be small."""
+
+    def map(self, task: Callable[..., S], addresses: Sequence[A], *args: Any) -> list[S]:
+        """``task(address, *args)`` for each address alone, in the order of the addresses."""
+        ...
+
+    def fold(
+        self, task: Callable[..., S], addresses: Sequence[A], merge: Callable[[S, S], S], *args: Any, run: int = RUN
+    ) -> S:
+        """``task(state, address, *args)`` along runs of ``run`` addresses from ``None``, then a tree of ``merge``."""
+        ...
+
+    def chain(self, task: Callable[..., S], addresses: Sequence[A], state: S, *args: Any) -> S:
+        """``state = task(state, address, *args)`` in the order given; the task leaves the state it receives alone."""
+        ...
+
+
+def runs(addresses: Sequence[A], length: int) -> list[Sequence[A]]:
+    """Consecutive addresses in runs of ``length``."""
+    return [addresses[start : start + length] for start in range(0, len(addresses), length)]
+
+
+def _along(task: Callable[..., S], run: Sequence[A], args: Sequence[Any]) -> S | None:
+    state = None
+    for address in run:
+        state = task(state, address, *args)
+    return state
+
+
+def tree(states: Sequence[Any], join: Callable[[Any, Any], Any]) -> Any:
+    """Merge neighbours until one is left."""
+    while len(states) > 1:
+        states = [join(*states[i : i + 2]) if i + 1 < len(states) else states[i] for i in range(0, len(states), 2)]
+    return states[0]
+
+
+class Serial:
+    """The reference: everything in this thread, in order."""
+
+    def map(self, task: Callable[..., S], addresses: Sequence[A], *args: Any) -> list[S]:
+        return [task(address, *args) for address in addresses]
+
+    def fold(
+        self, task: Callable[..., S], addresses: Sequence[A], merge: Callable[[S, S], S], *args: Any, run: int = RUN
+    ) -> S:
+        _require(addresses)
+        return tree([_along(task, part, args) for part in runs(addresses, run)], merge)  # type: ignore[no-any-return]
+
+    def chain(self, task: Callable[..., S], addresses: Sequence[A], state: S, *args: Any) -> S:
+        for address in addresses:
+            state = task(state, address, *args)
+        return state
+
+
+class Dask:
+    """The same verbs as dask.delayed graphs, on the threaded scheduler or on a ``distributed`` client."""
+
+    def __init__(self, workers: int | None = None, client: Any = None, progress: Progress | None = None) -> None:
+        self.workers = workers or len(os.sched_getaffinity(0))
+        self.client, self.progress = client, progress
+
+    def map(self, task: Callable[..., S], addresses: Sequence[A], *args: Any) -> list[S]:
+        from dask import delayed
+
+        shared = [delayed(arg, traverse=False) for arg in args]
+        call = delayed(_one, traverse=False)
+        return self._compute([call(task, address, *shared) for address in addresses])
+
+    def fold(
+        self, task: Callable[..., S], addresses: Sequence[A], merge: Callable[[S, S], S], *args: Any, run: int = RUN
+    ) -> S:
+        from dask import delayed
+
+        _require(addresses)
+        shared = [delayed(arg, traverse=False) for arg in args]
+        call, join = delayed(_run, traverse=False), delayed(merge, traverse=False)
+        states = [call(task, list(part), *shared) for part in runs(addresses, run)]
+        return self._compute([tree(states, join)])[0]  # type: ignore[no-any-return]
+
+    def chain(self, task: Callable[..., S], addresses: Sequence[A], state: S, *args: Any) -> S:
+        from dask import delayed
+
+        shared = [delayed(arg, traverse=False) for arg in args]
+        call = delayed(_step, traverse=False)
+        link = delayed(state, traverse=False)
+        for address in addresses:
+            link = call(task, link, address, *shared)
+        return self._compute([link])[0]  # type: ignore[no-any-return]
+
+    def _compute(self, values: list[Any]) -> list[Any]:
+        if not values:
+            return []
+        if self.client is not None:
+            return list(self.client.gather(self.client.compute(values, optimize_graph=False)))
+        import dask
+
+        with one_blas_thread(), _counted(self.progress):
+            return list(dask.compute(*values, scheduler="threads", num_workers=self.workers, optimize_graph=False))
+
+
+def _one(task: Callable[..., S], address: Any, *args: Any) -> S:
+    _quiet_worker()
+    return task(address, *args)
+
+
+def _run(task: Callable[..., S], part: Sequence[Any], *args: Any) -> S | None:
+    _quiet_worker()
+    return _along(task, part, args)
+
+
+def _step(task: Callable[..., S], state: S, address: Any, *args: Any) -> S:
+    _quiet_worker()
+    return task(state, address, *args)
+
+
+def _require(addresses: Sequence[Any]) -> None:
+    if not addresses:
+        raise InputError("the store", "no rows to work on", "at least one batch with rows")
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """One BLAS and OpenMP thread per Dask thread while tasks run here."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        yield
+
+
+@cache
+def _limit_this_process() -> None:
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(1)
+
+
+def _quiet_worker() -> None:
+    """On a worker of a cluster BLAS keeps to one thread for good; here :func:`one_blas_thread` sees to it."""
+    import sys
+
+    worker = sys.modules.get("distributed.worker")
+    if worker is not None and worker.thread_state.__dict__.get("execution_state"):
+        _limit_this_process()
+
+
+def _counted(progress: Progress | None) -> AbstractContextManager[Any]:
+    if progress is None:
+        return nullcontext()
+    from dask.callbacks import Callback
+
+    count = {"done": 0, "all": 0}
+
+    def start(graph: Any) -> None:
+        count["all"] = len(graph)
+
+    def posttask(key: Any, result: Any, graph: Any, state: Any, worker: Any) -> None:
+        count["done"] += 1
+        progress(count["done"], count["all"])
+
+    return Callback(start=start, posttask=posttask)  # type: ignore[no-any-return]
+
+
+def executor(scheduler: str | None, workers: int | None, progress: Progress | None = None) -> Dask:
+    """Threads here, or the cluster at ``scheduler``.
+
+    Raises
+    ------
+    InputError : nobody answers at that address.
+    """
+    if scheduler is None:
+        return Dask(workers, progress=progress)
+    from distributed import Client
+
+    try:
+        client = Client(scheduler, timeout="10s", set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--scheduler {scheduler}", f"no Dask scheduler answers ({error})", "tcp://HOST:PORT"
+        ) from None
+    return Dask(workers, client, progress)

@@ -1,0 +1,246 @@
+"""k-means over blocks: a minibatch chain for a good start, then exact Lloyd passes whose states merge."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamclust.cluster.assign import exact_sqdist, origin_of, tiles
+from streamclust.metrics import LabelSums, group_sums
+from streamclust.metrics import identity as no_sums
+from streamclust.metrics import merge as merge_sums
+
+Float = NDArray[np.floating[Any]]
+Doubles = NDArray[np.float64]
+Key = TypeVar("Key", bound=Hashable)
+
+SPARE = 64
+MINIBATCH = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class LloydState:
+    """What the rows of some blocks say of a set of centres.
+
+    Attributes
+    ----------
+    sums : counts, sums and squares per cluster about its centre.
+    far_dist, far_rows : (<= spare,) float64 and (<= spare, p) float32, the distinct rows farthest from their centres,
+        squared distances > 0, farthest first. spare : how many are kept.
+    """
+
+    sums: LabelSums
+    far_dist: Doubles
+    far_rows: Float
+    spare: int
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Rows per cluster : (k,) int64."""
+        return self.sums.counts
+
+    @property
+    def inertia(self) -> float:
+        """Sum of squared distances to the nearest centre."""
+        return float(self.sums.squares.sum())
+
+    @property
+    def empty(self) -> int:
+        """How many clusters have no row."""
+        return int((self.counts == 0).sum())
+
+
+@dataclass(frozen=True, slots=True)
+class LloydResult:
+    """Final centres, largest cluster first, and what the last pass over all rows measured at exactly these centres.
+
+    ``n_iter`` is how often all rows were read. ``converged`` is false where ``max_iter`` ended the search.
+    """
+
+    centers: NDArray[np.float32]
+    sums: LabelSums
+    n_iter: int
+    converged: bool
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Rows per cluster : (k,) int64, none 0."""
+        return self.sums.counts
+
+    @property
+    def inertia(self) -> float:
+        """Sum of squared distances to the nearest centre."""
+        return float(self.sums.squares.sum())
+
+
+def identity(centers: Float, spare: int = SPARE) -> LloydState:
+    """The state of no rows for centers : (k, p)."""
+    k, p = centers.shape
+    return LloydState(no_sums(centers), np.empty(0), np.empty((0, p), np.float32), min(k, spare))
+
+
+def lloyd_block(X: Float, centers: Float, spare: int = SPARE) -> LloydState:
+    """One block's part of a Lloyd pass: X : (n, p) float32, finite, against centers : (k, p) float32."""
+    k = len(centers)
+    labels, sqdist = np.empty(len(X), np.int32), np.empty(len(X))
+    totals = np.zeros(centers.shape)
+    for tile in tiles(X, centers):
+        labels[tile.rows], sqdist[tile.rows] = tile.labels, tile.sqdist
+        totals += group_sums(tile.centred, tile.labels, k)
+    counts = np.bincount(labels, minlength=k).astype(np.int64)
+    totals -= counts[:, None] * (centers.astype(np.float64) - origin_of(centers))
+    sums = LabelSums(centers, counts, totals, np.bincount(labels, sqdist, k))
+    return LloydState(sums, *_farthest(X, centers, labels, sqdist, min(k, spare)), min(k, spare))
+
+
+def merge(a: LloydState, b: LloydState) -> LloydState:
+    """The state of both blocks' rows; both about the same centres."""
+    rows, dist = np.concatenate([a.far_rows, b.far_rows]), np.concatenate([a.far_dist, b.far_dist])
+    return LloydState(merge_sums(a.sums, b.sums), *_distinct(rows, dist, a.spare), a.spare)
+
+
+def update(state: LloydState) -> tuple[NDArray[np.float32], int]:
+    """Means of the clusters, largest first; an empty one starts again on a farthest row, each row used once.
+
+    Returns
+    -------
+    centers : (k, p) float32, and how many clusters stay empty because too few rows have a distance left.
+    """
+    return _reseed(state, state.sums.means.astype(np.float32))
+
+
+def lloyd(
+    fold: Callable[[dict[Key, NDArray[np.float32]]], Mapping[Key, LloydState]],
+    starts: Mapping[Key, Float],
+    max_iter: int = 6,
+    tol: float = 1e-4,
+) -> dict[Key, LloydResult]:
+    """Lloyd's algorithm for many sets of centres that share every read of the data.
+
+    Parameters
+    ----------
+    fold : evaluates every given set of centres over all rows (`lloyd_block`, `merge`).
+    starts : (k, p) centres per key. A repeated centre is an empty cluster, to be placed where rows are far.
+    max_iter : passes that may improve the centres. Then only sets with an empty cluster, or whose sizes do not descend,
+        are read again: usually once.
+    tol : a set is done when its centres' squared moves add up to at most ``tol`` x inertia / n.
+
+    Returns
+    -------
+    One result per key with min(k, distinct rows) clusters, none empty: what `assign` finds at its centres.
+    """
+    active = {key: np.ascontiguousarray(centers, np.float32) for key, centers in starts.items()}
+    converged, ordered, done = dict.fromkeys(starts, False), set[Key](), dict[Key, LloydResult]()
+    passes = 0
+    while active:
+        passes += 1
+        states = fold(dict(active))
+        for key, centers in list(active.items()):
+            state = states[key]
+            converged[key] |= _converged(state, tol)
+            if not converged[key] and passes < max_iter:
+                active[key] = update(state)[0]
+            elif state.empty and len(state.far_rows):
+                active[key] = _reseed(state, centers)[0]
+            elif key not in ordered and not state.empty and (np.diff(state.counts) > 0).any():
+                active[key] = centers[_largest_first(state)]
+                ordered.add(key)  # once: equal distances may fall otherwise under other ids
+            else:
+                done[key] = _result(state, passes, converged[key])
+                del active[key]
+    return {key: done[key] for key in starts}
+
+
+def _converged(state: LloydState, tol: float) -> bool:
+    """Whether the means are where the centres are and every cluster has rows, or no row has a distance left."""
+    if state.empty:
+        return not len(state.far_rows)
+    moves = state.sums.sums / state.counts[:, None]
+    return float(np.einsum("ij,ij->", moves, moves)) <= tol * state.inertia / state.counts.sum()
+
+
+def _reseed(state: LloydState, centers: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
+    """The centres, largest cluster first, with farthest rows in place of empty ones.
+
+    Cannot go round in circles while the other centres stay: a centre on a row that none had keeps that row.
+    """
+    centers = centers[_largest_first(state)]
+    first = len(centers) - state.empty
+    rows = state.far_rows[: state.empty]
+    centers[first : first + len(rows)] = rows
+    return centers, state.empty - len(rows)
+
+
+def _largest_first(state: LloydState) -> NDArray[np.intp]:
+    return np.argsort(-state.counts, kind="stable")
+
+
+def _result(state: LloydState, passes: int, converged: bool) -> LloydResult:
+    """What was measured. Clusters that are still empty go: every row is on a centre, so no row changes its cluster."""
+    s = state.sums
+    keep = _largest_first(state)[: len(s.counts) - state.empty] if state.empty else np.arange(len(s.counts))
+    kept = LabelSums(s.centers[keep], s.counts[keep], s.sums[keep], s.squares[keep])
+    return LloydResult(np.asarray(kept.centers, np.float32), kept, passes, converged)
+
+
+def _farthest(
+    X: Float, centers: Float, labels: NDArray[np.int32], sqdist: Doubles, spare: int
+) -> tuple[Doubles, Float]:
+    """The block's distinct rows farthest from their centres; looks further while duplicates fill the list."""
+    order = np.flatnonzero(sqdist > 0)
+    size = 4 * spare
+    while True:
+        some = order if len(order) <= size else order[np.argpartition(-sqdist[order], size)[:size]]
+        found = _distinct(X[some], exact_sqdist(X[some], centers, labels[some]), spare)
+        if len(found[0]) == spare or len(some) == len(order):
+            return found
+        size *= 8
+
+
+def _distinct(rows: Float, dist: Doubles, spare: int) -> tuple[Doubles, Float]:
+    """The farthest rows, each vector once, equal distances in the order of the rows' bytes."""
+    far = np.argsort(-dist, kind="stable")
+    rows = np.ascontiguousarray(rows[far], np.float32) + np.float32(0)  # -0 and 0 are one vector
+    _, once = np.unique(rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1])))[:, 0], return_index=True)
+    keep = once[np.argsort(-dist[far[once]], kind="stable")[:spare]]
+    return dist[far[keep]], rows[keep]
+
+
+def minibatch_start(starts: Mapping[Key, Float], sample: Float) -> dict[Key, Any]:
+    """scikit-learn's MiniBatchKMeans at the given centres, weighted by one step over the sample : (m, p) float32.
+
+    Sets with more centres than the sample has rows are left out: they need no chain.
+    """
+    from sklearn.cluster import MiniBatchKMeans
+
+    models = {}
+    for key, centers in starts.items():
+        if len(centers) <= len(sample):
+            # No random reassignment of small clusters: Lloyd's passes fill the empty ones, and better.
+            model = MiniBatchKMeans(len(centers), init=centers, n_init=1, reassignment_ratio=0, random_state=0)
+            models[key] = model.partial_fit(sample)
+    return models
+
+
+def minibatch_step(models: Mapping[Key, Any], X: Float) -> dict[Key, Any]:
+    """A chain's step: copies of the models that have also seen X : (n, p) float32, in minibatches of about 4096 rows.
+
+    A minibatch takes every i-th row, since neighbours in a block are often near-duplicates.
+    """
+    models = {key: copy.deepcopy(model) for key, model in models.items()}
+    parts = -(-len(X) // MINIBATCH)
+    for part in range(parts):
+        batch = np.ascontiguousarray(X[part::parts], np.float32)
+        for model in models.values():
+            model.partial_fit(batch)
+    return models
+
+
+def minibatch_centers(models: Mapping[Key, Any]) -> dict[Key, NDArray[np.float32]]:
+    """The models' centres, for `lloyd` to start from."""
+    return {key: model.cluster_centers_.astype(np.float32) for key, model in models.items()}

@@ -1,0 +1,113 @@
+"""k-means starts from a sample in memory: many seeded restarts, few iterations each, judged on rows they never saw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamclust.cluster.assign import assign
+from streamclust.cluster.kmeans import lloyd_block, update
+
+Float = NDArray[np.floating[Any]]
+Centers = NDArray[np.float32]
+
+_FINE = 100
+_FINE_RESTARTS = 2
+_ROWS_PER_CENTER = 20
+_ENOUGH_TO_JUDGE = 1000
+
+
+def restarts(
+    sample: Float,
+    ks: Sequence[int],
+    n_init: int = 12,
+    train_rows: int = 4000,
+    n_iter: int = 6,
+    keep: int = 3,
+    seed: int = 0,
+) -> dict[int, list[Centers]]:
+    """Starts for every k, best first.
+
+    Parameters
+    ----------
+    sample : (m, p) float32, finite, m >= 1, rows drawn at random from the data.
+    n_init : restarts per k; 2 for k > 100, whose local optima differ little.
+    train_rows : sample rows that a restart trains on, or 20 k if that is more. keep : how many starts to return per k.
+
+    Returns
+    -------
+    k -> at most ``keep`` arrays (k, p) float32. Where the sample has too few distinct rows the rest repeats centre 0,
+    which `lloyd` takes as clusters to be placed.
+
+    Notes
+    -----
+    Inertia is compared on held-back rows, as many as were trained on where the sample has them; a sample with fewer than
+    1000 rows to hold back is judged whole. All k up to 100 share their k-means++ draws: the first k of a longer draw are a
+    draw for k. Source: Arthur and Vassilvitskii, "k-means++", SODA 2007, with greedy candidates as scikit-learn has them.
+    """
+    coarse, fine = [k for k in ks if k <= _FINE], [k for k in ks if k > _FINE]
+    groups = [(coarse, n_init)] * bool(coarse) + [([k], min(n_init, _FINE_RESTARTS)) for k in fine]
+    found: dict[int, list[Centers]] = {}
+    for group, count in groups:
+        rng = np.random.default_rng([seed, max(group)])
+        train, judge = _split(sample, max(train_rows, _ROWS_PER_CENTER * max(group)), rng)
+        draws = [kmeans_plusplus(train, max(group), rng) for _ in range(count)]
+        for k in group:
+            found[k] = _best(train, judge, [draw[:k] for draw in draws], k, n_iter, keep)
+    return found
+
+
+def kmeans_plusplus(X: Float, k: int, rng: np.random.Generator) -> Centers:
+    """Greedy k-means++: at most k distinct rows of X : (n, p), each drawn far from those before it.
+
+    Fewer than k where X has fewer distinct rows.
+    """
+    candidates = 2 + int(np.log(k))
+    Z = np.ascontiguousarray(X - np.median(X, axis=0), np.float32)
+    norms = np.einsum("ij,ij->i", Z, Z)
+    noise = 8 * np.finfo(np.float32).eps * Z.shape[1] ** 0.5
+    chosen = [int(rng.integers(len(X)))]
+    closest = _sqdist(Z, norms, chosen, noise)[0]
+    while len(chosen) < k:
+        reach = np.cumsum(closest, dtype=np.float64)
+        if reach[-1] == 0:
+            break
+        drawn = np.searchsorted(reach, rng.random(candidates) * reach[-1], side="right").clip(max=len(X) - 1)
+        after = np.minimum(_sqdist(Z, norms, drawn, noise), closest)
+        best = int(after.sum(axis=1, dtype=np.float64).argmin())
+        chosen.append(int(drawn[best]))
+        closest = after[best]
+    return np.ascontiguousarray(X[chosen], np.float32)
+
+
+def _split(sample: Float, size: int, rng: np.random.Generator) -> tuple[Float, Float]:
+    """Rows to train on and rows to judge by."""
+    order = rng.permutation(len(sample))
+    train, held = order[:size], order[size : 2 * size]
+    return sample[train], sample[held] if len(held) >= min(size, _ENOUGH_TO_JUDGE) else sample
+
+
+def _best(train: Float, judge: Float, draws: list[Centers], k: int, n_iter: int, keep: int) -> list[Centers]:
+    """The draws after a few Lloyd iterations, in order of their inertia on the judge's rows."""
+    improved = []
+    for draw in draws:
+        centers = _pad(draw, k)
+        for _ in range(n_iter):
+            centers = update(lloyd_block(train, centers, spare=8))[0]
+        improved.append(centers)
+    inertia = [assign(judge, centers)[1].sum() for centers in improved]
+    return [improved[i] for i in np.argsort(inertia, kind="stable")[:keep]]
+
+
+def _pad(centers: Centers, k: int) -> Centers:
+    return np.concatenate([centers, np.repeat(centers[:1], k - len(centers), axis=0)])
+
+
+def _sqdist(Z: Centers, norms: Centers, chosen: Sequence[int] | NDArray[np.intp], noise: float) -> Centers:
+    """Squared distances of all rows to the chosen ones : (c, n), 0 where rounding cannot tell them apart."""
+    scale = norms[chosen][:, None] + norms
+    squares = scale - 2 * (Z[chosen] @ Z.T)
+    return np.where(squares > noise * scale, squares, np.float32(0))

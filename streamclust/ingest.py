@@ -1,0 +1,283 @@
+"""A case becomes a batch: one read of the source writes the rows, folds their moments and keeps a sample."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamclust import moments as mo
+from streamclust.errors import ConflictError, InputError
+from streamclust.job import Job
+from streamclust.readers.arrays import ArraySource
+from streamclust.readers.case import Case
+from streamclust.readers.pictures import PictureSource
+from streamclust.readers.tables import PathsTable
+from streamclust.sampling import batch_key, sample_rows
+from streamclust.store import arrays
+from streamclust.store.draft import Draft
+from streamclust.store.manifest import Entry, Snapshot
+from streamclust.store.rows import Rows, leaves
+
+WIDE = 4096
+_TEXT = np.dtypes.StringDType()
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a fold over a source's blocks has seen; ``digests`` by first row, ``kept`` blocks found written already."""
+
+    moments: mo.Moments
+    digests: Mapping[int, str]
+    valid: int
+    kept: int
+
+
+def ingest(job: Job, case: Case, batch: str | None = None) -> str:
+    """Bring a case in as a batch; returns its name in the manifest. The same rows again are a no-op.
+
+    Raises
+    ------
+    InputError : the batch's name is taken by other content, or a source changed while it was read.
+    """
+    batch = _checked_id(batch or case.name)
+    store = job.store
+    for known in store.batches:
+        if known.id == batch:
+            return _same_or_error(known.name, known.entry, _digest(_read_digests(job, case), case))
+    name = f"batches/{len(store.batches) + 1:06d}-{batch}"
+    draft = store.draft(name, "batch", _fingerprint(case, batch, job))
+    sample = sample_rows(case.paths.n, job.settings.ingest.sample_rows, batch_key(batch, job.settings.seed))
+    try:
+        with job.journal.stage("ingest", case.paths.n):
+            taken = {name: _take(job, draft, name, source, sample[0]) for name, source in case.descriptors.items()}
+            _finish_samples(draft, case, sample)
+            missing = _images(job, draft, case)
+    except InputError:
+        draft.discard()
+        raise
+    if kept := sum(t.kept for t in taken.values()):
+        job.journal.note(f"resumed: {kept} blocks of batch {batch} were written already")
+    if missing:
+        job.journal.warn(f"{missing:,} of {case.paths.n:,} pictures were not found; their rows have no picture")
+    digests = {descriptor: t.digests for descriptor, t in taken.items()}
+    entry = _entry(draft, case, batch, taken, _digest(digests, case))
+    return _publish(job, name, draft, entry)
+
+
+def _checked_id(batch: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", batch):
+        raise InputError(f"batch {batch!r}", "not usable as a name", "letters, digits, _ . -", "give one with --batch")
+    return batch
+
+
+def _fingerprint(case: Case, batch: str, job: Job) -> str:
+    sources = {k: (s.shape, s.dtype.str, s.fingerprint) for k, s in case.descriptors.items()}
+    facts = [batch, job.settings.seed, job.settings.ingest.sample_rows, sources, case.paths.digest, case.paths.fingerprint]
+    return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()
+
+
+def _grid(source: ArraySource) -> tuple[int, list[Rows]]:
+    n, d = source.shape
+    rows = arrays.chunk_rows(n, d * source.dtype.itemsize)
+    return rows, list(leaves("", 0, n, rows, {}))
+
+
+def _take(job: Job, draft: Draft, descriptor: str, source: ArraySource, chosen: NDArray[np.int64]) -> Taken:
+    """Write one descriptor; fold its moments; leave its sample rows beside the draft."""
+    n, d = source.shape
+    step, grid = _grid(source)
+    paths = {
+        "X": draft.create(f"descriptors/{descriptor}", (n, d), source.dtype, step),
+        "valid": draft.create(f"valid/{descriptor}", (n,), np.bool_, step),
+    }
+    addresses = [replace(rows, arrays=paths) for rows in grid]
+    scatter = d <= WIDE and n >= 4 * d
+    scratch = draft.scratch / descriptor
+    scratch.mkdir(parents=True, exist_ok=True)
+    run = 8 if d > 1024 else 1
+    taken = job.executor.fold(take_block, addresses, merge_taken, source, chosen, scatter, scratch, run=run)
+    _write_moments(draft, descriptor, taken.moments)
+    return taken
+
+
+def take_block(
+    state: Taken | None, rows: Rows, source: ArraySource, chosen: NDArray[np.int64], scatter: bool, scratch: Path
+) -> Taken:
+    """One block: read, check, write, add up; chosen rows go to ``scratch`` by their first row."""
+    kept = rows.written("X", "valid")
+    X = rows.read("X") if kept else source.read(rows.start, rows.stop)
+    valid = np.isfinite(X).all(axis=1)
+    if not kept:
+        rows.write("X", X)
+        rows.write("valid", valid)
+    lo, hi = np.searchsorted(chosen, [rows.start, rows.stop])
+    np.save(scratch / f"{rows.start}.npy", X[chosen[lo:hi] - rows.start])
+    if state is None:
+        state = Taken(mo.identity(source.shape[1], scatter=scatter), {}, 0, 0)
+    moments = mo.accumulate(state.moments, X if valid.all() else X[valid])
+    digests = {**state.digests, rows.start: arrays.digest(X)}
+    return Taken(moments, digests, state.valid + int(valid.sum()), state.kept + kept)
+
+
+def merge_taken(a: Taken, b: Taken) -> Taken:
+    """Both."""
+    return Taken(mo.merge(a.moments, b.moments), {**a.digests, **b.digests}, a.valid + b.valid, a.kept + b.kept)
+
+
+def _write_moments(draft: Draft, descriptor: str, moments: mo.Moments) -> None:
+    room = f"moments/{descriptor}"
+    draft.write(f"{room}/n", np.array([moments.n]))
+    for name in ("mean", "m2", "min", "max"):
+        draft.write(f"{room}/{name}", getattr(moments, name))
+    if moments.scatter is not None:
+        draft.write(f"{room}/scatter", mo.pack(moments.scatter))
+
+
+def _finish_samples(draft: Draft, case: Case, sample: tuple[NDArray[np.int64], NDArray[np.uint64]]) -> None:
+    """The sample rows that tasks left in scratch files become ``sample/<descriptor>``, a chunk at a time."""
+    draft.write("sample/rows", sample[0])
+    draft.write("sample/hashes", sample[1])
+    for descriptor, source in case.descriptors.items():
+        path = draft.create(f"sample/{descriptor}", (len(sample[0]), source.shape[1]), source.dtype)
+        step, held, start = arrays.rows_per_chunk(path), np.empty((0, source.shape[1]), source.dtype), 0
+        for rows in _grid(source)[1]:
+            held = np.concatenate([held, np.load(draft.scratch / descriptor / f"{rows.start}.npy")])
+            while len(held) >= step or (rows.stop == source.shape[0] and len(held)):
+                arrays.write_rows(path, start, held[:step])
+                start, held = start + len(held[:step]), held[step:]
+
+
+def _images(job: Job, draft: Draft, case: Case) -> int:
+    """Paths, metadata columns and where each picture lies; returns how many pictures are missing."""
+    table, n = case.paths, case.paths.n
+    kinds: dict[str, Any] = {"path": _TEXT} | {
+        column: _TEXT if kind == "string" else np.dtype(kind) for column, kind in table.columns.items()
+    }
+    paths = {name: draft.create(f"images/{name}", (n,), kind, table.block_rows) for name, kind in kinds.items()}
+    for name in ("picture_offset", "picture_size"):
+        paths[name] = draft.create(f"images/{name}", (n,), np.int64, table.block_rows)
+    addresses = list(leaves("", 0, n, table.block_rows, paths))
+    job.executor.map(write_paths, addresses, table)
+    if case.pictures is None:
+        job.executor.map(no_pictures, addresses)
+        return 0
+    missing = n
+    for partition in range(case.pictures.partitions):
+        missing -= sum(job.executor.map(locate_pictures, addresses, case.pictures, partition))
+    return missing
+
+
+def write_paths(rows: Rows, table: PathsTable) -> None:
+    """A block of the table."""
+    for name, values in table.read(rows.start, rows.stop).items():
+        rows.write(f"{name}", values)
+
+
+def no_pictures(rows: Rows) -> None:
+    """A block of a case without pictures."""
+    for name in ("picture_offset", "picture_size"):
+        rows.write(name, np.full(len(rows), -1, np.int64))
+
+
+def locate_pictures(rows: Rows, pictures: PictureSource, partition: int) -> int:
+    """Where a block's pictures lie, as far as this partition of the index knows; returns how many it found."""
+    offset, size = pictures.locate(rows.read("path"), partition)
+    found = int((offset >= 0).sum())
+    if partition:
+        offset = np.where(offset >= 0, offset, rows.read("picture_offset"))
+        size = np.where(size >= 0, size, rows.read("picture_size"))
+    rows.write("picture_offset", offset)
+    rows.write("picture_size", size)
+    return found
+
+
+def _read_digests(job: Job, case: Case) -> dict[str, dict[int, str]]:
+    """The digests of a case's blocks without storing them."""
+    found = {}
+    with job.journal.stage("compare with what is stored", case.paths.n):
+        for descriptor, source in case.descriptors.items():
+            grid = _grid(source)[1]
+            values = job.executor.map(digest_block, grid, source)
+            found[descriptor] = {rows.start: value for rows, value in zip(grid, values, strict=True)}
+    return found
+
+
+def digest_block(rows: Rows, source: ArraySource) -> str:
+    """The digest of one block of a source."""
+    return arrays.digest(source.read(rows.start, rows.stop))
+
+
+def _digest(digests: Mapping[str, Mapping[int, str]], case: Case) -> str:
+    """A batch's identity: its paths and the bytes of its rows, whatever their container."""
+    h = hashlib.sha256(case.paths.digest.encode())
+    for descriptor in sorted(digests):
+        h.update(f"\n{descriptor}:{','.join(digests[descriptor][row] for row in sorted(digests[descriptor]))}".encode())
+    return h.hexdigest()
+
+
+def _entry(draft: Draft, case: Case, batch: str, taken: Mapping[str, Taken], digest: str) -> Entry:
+    about = {
+        descriptor: {
+            "features": source.shape[1],
+            "dtype": source.dtype.name,
+            "valid": taken[descriptor].valid,
+            "source_bytes": source.fingerprint[0],
+        }
+        for descriptor, source in case.descriptors.items()
+    }
+    pictures = case.pictures
+    attributes = {
+        "id": batch,
+        "rows": case.paths.n,
+        "digest": digest,
+        "descriptors": about,
+        "columns": dict(case.paths.columns),
+        "source": str(case.folder.absolute()),
+        "pictures": None if pictures is None else {"root": str(pictures.root.absolute()), "kind": pictures.kind},
+    }
+    digests = {
+        f"descriptors/{name}": hashlib.sha256("".join(v for _, v in sorted(t.digests.items())).encode()).hexdigest()
+        for name, t in taken.items()
+    }
+    return draft.entry(attributes, digests)
+
+
+def _same_or_error(name: str, entry: Entry, digest: str) -> str:
+    if entry.attributes["digest"] != digest:
+        where = f"batch {entry.attributes['id']!r}"
+        raise InputError(where, "already stored with other content", "a new name", "give one with --batch")
+    return name
+
+
+class _AlreadyStoredError(Exception):
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def _publish(job: Job, name: str, draft: Draft, entry: Entry) -> str:
+    def check(newest: Snapshot) -> None:
+        for known, other in newest.of_kind("batch").items():
+            if other.attributes["digest"] == entry.attributes["digest"]:
+                raise _AlreadyStoredError(known)
+            if other.attributes["id"] == entry.attributes["id"]:
+                _same_or_error(known, other, entry.attributes["digest"])
+
+    try:
+        job.store.publish(f"ingest {entry.attributes['id']}", {name: (draft, entry)}, check)
+    except _AlreadyStoredError as same:
+        draft.discard()
+        job.store.refresh()
+        job.journal.note(f"these rows are stored already as {same.name}: nothing to do")
+        return same.name
+    except (InputError, ConflictError):
+        draft.discard()
+        raise
+    return name

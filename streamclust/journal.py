@@ -1,0 +1,116 @@
+"""What a run says and what it cost: stages with time, rows, bytes and peak memory, notes and warnings."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import psutil
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """One finished stage: seconds, rows worked on, bytes moved by this process, peak PSS of the process tree."""
+
+    name: str
+    seconds: float
+    rows: int
+    bytes_read: int
+    bytes_written: int
+    peak_bytes: int
+
+
+class Listener(Protocol):
+    """Who shows a run to a person."""
+
+    def stage(self, name: str) -> None: ...
+    def progress(self, done: int, total: int) -> None: ...
+    def finished(self, record: StageRecord) -> None: ...
+    def note(self, text: str, *, warning: bool) -> None: ...
+
+
+class Silent:
+    """Shows nothing."""
+
+    def stage(self, name: str) -> None: ...
+    def progress(self, done: int, total: int) -> None: ...
+    def finished(self, record: StageRecord) -> None: ...
+    def note(self, text: str, *, warning: bool) -> None: ...
+
+
+@dataclass
+class Journal:
+    """Collects what happens and passes it on to a listener."""
+
+    listener: Listener = field(default_factory=Silent)
+    stages: list[StageRecord] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, name: str, rows: int) -> Iterator[None]:
+        """Time and measure one stage."""
+        self.listener.stage(name)
+        before, begin = _moved(), time.perf_counter()
+        with PeakMemory() as memory:
+            yield
+        after = _moved()
+        record = StageRecord(
+            name, time.perf_counter() - begin, rows, after[0] - before[0], after[1] - before[1], memory.peak
+        )
+        self.stages.append(record)
+        self.listener.finished(record)
+
+    def note(self, text: str) -> None:
+        """Something worth knowing."""
+        self.notes.append(text)
+        self.listener.note(text, warning=False)
+
+    def warn(self, text: str) -> None:
+        """Something to look at."""
+        self.warnings.append(text)
+        self.listener.note(text, warning=True)
+
+
+class PeakMemory:
+    """Peak memory of this process and its children while the block runs, sampled; PSS on Linux, RSS elsewhere."""
+
+    def __init__(self, every: float = 0.2) -> None:
+        self.peak, self._every, self._stop = 0, every, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> PeakMemory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while True:
+            self.peak = max(self.peak, tree_memory())
+            if self._stop.wait(self._every):
+                return
+
+
+def tree_memory() -> int:
+    """Bytes that this process and its children hold now, shared pages counted once over all."""
+    total = 0
+    me = psutil.Process()
+    for process in [me, *me.children(recursive=True)]:
+        try:
+            info = process.memory_full_info()
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+        total += getattr(info, "pss", info.rss)
+    return total
+
+
+def _moved() -> tuple[int, int]:
+    counters = psutil.Process().io_counters()
+    return getattr(counters, "read_chars", 0), getattr(counters, "write_chars", 0)

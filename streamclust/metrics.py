@@ -1,0 +1,191 @@
+"""Calinski-Harabasz and Davies-Bouldin of all rows from mergeable sums, and the k that the two prefer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.floating[Any]]
+Doubles = NDArray[np.float64]
+Integers = NDArray[np.integer[Any]]
+
+_TILE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSums:
+    """What rows with labels 0 .. k - 1 add up to, each label about a reference centre near its rows.
+
+    Sums of deviations, not of coordinates: a common offset of the data cancels before anything is added.
+
+    Attributes
+    ----------
+    centers : (k, p) float32, the references. counts : (k,) int64.
+    sums : (k, p) float64, of ``x - c``. squares : (k,) float64, of ``||x - c||^2``.
+    """
+
+    centers: Float
+    counts: NDArray[np.int64]
+    sums: Doubles
+    squares: Doubles
+
+    @property
+    def means(self) -> Doubles:
+        """Mean of each label's rows : (k, p) float64; the reference where a label has no row."""
+        return self.centers + self.sums / np.maximum(self.counts, 1)[:, None]
+
+    @property
+    def scatter(self) -> Doubles:
+        """Sum of squared distances of each label's rows to their mean : (k,) float64 (Huygens' theorem)."""
+        lever = np.einsum("ij,ij->i", self.sums, self.sums) / np.maximum(self.counts, 1)
+        return np.maximum(self.squares - lever, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class DaviesState:
+    """Distances of each label's rows to a fixed centre, added up. ``counts`` (k,) int64, ``distances`` (k,) float64."""
+
+    counts: NDArray[np.int64]
+    distances: Doubles
+
+
+def identity(centers: Float) -> LabelSums:
+    """The sums of no rows about centers : (k, p)."""
+    k, p = centers.shape
+    return LabelSums(centers, np.zeros(k, np.int64), np.zeros((k, p)), np.zeros(k))
+
+
+def merge(a: LabelSums, b: LabelSums) -> LabelSums:
+    """The sums of both; both about the same centres."""
+    return LabelSums(a.centers, a.counts + b.counts, a.sums + b.sums, a.squares + b.squares)
+
+
+def group_sums(values: Float, labels: Integers, k: int) -> Doubles:
+    """Sum of values : (n, p) under each of the labels 0 .. k - 1, in float64 : (k, p)."""
+    from scipy.sparse import csc_array
+
+    one_hot = csc_array((np.ones(len(labels)), labels, np.arange(len(labels) + 1)), shape=(k, len(labels)))
+    return np.asarray(one_hot @ values, np.float64)
+
+
+def label_sums_block(X: Float, labels: Integers, centers: Float) -> LabelSums:
+    """Sums of X : (n, p) under labels : (n,) about centers : (k, p); negative labels are left out.
+
+    Any labels and any centres will do (float64 differences); centres near the rows keep the most digits.
+    """
+    k = len(centers)
+    state = identity(centers)
+    for start in range(0, len(X), _TILE):
+        tile, label = _labelled(X, labels, start)
+        deviation = tile.astype(np.float64) - centers[label]
+        squares = np.bincount(label, np.einsum("ij,ij->i", deviation, deviation), k)
+        counts = np.bincount(label, minlength=k)
+        state = merge(state, LabelSums(centers, counts, group_sums(deviation, label, k), squares))
+    return state
+
+
+def calinski_harabasz(state: LabelSums) -> float:
+    """Calinski-Harabasz index of all rows that were added: higher is better; NaN unless 2 <= clusters < rows.
+
+    As ``sklearn.metrics.calinski_harabasz_score``. Source: Calinski and Harabasz, Comm. Statistics 3 (1974) 1-27.
+    """
+    full = state.counts > 0
+    clusters, rows = int(full.sum()), int(state.counts.sum())
+    if not 2 <= clusters < rows:
+        return float("nan")
+    weights, means = state.counts[full].astype(np.float64), state.means[full]
+    means = means - means[0]  # a common offset would cost digits in the overall mean
+    means -= np.average(means, axis=0, weights=weights)
+    between = float(weights @ np.einsum("ij,ij->i", means, means))
+    within = float(state.scatter.sum())
+    return 1.0 if within == 0 else between * (rows - clusters) / (within * (clusters - 1))
+
+
+def spread_identity(k: int) -> DaviesState:
+    """The spread of no rows."""
+    return DaviesState(np.zeros(k, np.int64), np.zeros(k))
+
+
+def spread_block(X: Float, labels: Integers, means: Float) -> DaviesState:
+    """Distances of X : (n, p) to means[labels], added up per label; negative labels are left out."""
+    k = len(means)
+    state = spread_identity(k)
+    for start in range(0, len(X), _TILE):
+        tile, label = _labelled(X, labels, start)
+        deviation = tile.astype(np.float64) - means[label]
+        distances = np.bincount(label, np.sqrt(np.einsum("ij,ij->i", deviation, deviation)), k)
+        state = spread_merge(state, DaviesState(np.bincount(label, minlength=k), distances))
+    return state
+
+
+def spread_merge(a: DaviesState, b: DaviesState) -> DaviesState:
+    """The distances of both."""
+    return DaviesState(a.counts + b.counts, a.distances + b.distances)
+
+
+def davies_bouldin(state: DaviesState, means: Float) -> float:
+    """Davies-Bouldin index of all rows that were added: lower is better; NaN unless 2 <= clusters < rows.
+
+    ``means`` : (k, p), the labels' means that `spread_block` measured from. As ``sklearn.metrics.davies_bouldin_score``.
+    Source: Davies and Bouldin, IEEE TPAMI 1 (1979) 224-227.
+    """
+    from scipy.spatial.distance import pdist, squareform
+
+    full = state.counts > 0
+    clusters, rows = int(full.sum()), int(state.counts.sum())
+    if not 2 <= clusters < rows:
+        return float("nan")
+    spread = state.distances[full] / state.counts[full]
+    apart = squareform(pdist(means[full].astype(np.float64)))
+    if np.allclose(spread, 0) or np.allclose(apart, 0):
+        return 0.0
+    apart[apart == 0] = np.inf
+    return float(np.mean(((spread[:, None] + spread) / apart).max(axis=1)))
+
+
+def choose_k(curve: Mapping[int, tuple[float, float]]) -> tuple[int, str]:
+    """The k with the best mean rank of Calinski-Harabasz (high) and Davies-Bouldin (low); ties to the smaller k.
+
+    Parameters
+    ----------
+    curve : k -> (Calinski-Harabasz, Davies-Bouldin); k whose indices are NaN (a single cluster) rank last.
+
+    Returns
+    -------
+    k, and one sentence that says what each index alone would have chosen.
+    """
+    if not curve:
+        raise ValueError("choose_k needs at least one k")
+    ks = sorted(curve)
+    harabasz = {k: -np.nan_to_num(curve[k][0], nan=-np.inf) for k in ks}
+    bouldin = {k: np.nan_to_num(curve[k][1], nan=np.inf) for k in ks}
+    ranks = {k: (_rank(harabasz, k) + _rank(bouldin, k)) / 2 for k in ks}
+    best = min(ks, key=lambda k: (ranks[k], k))
+    by_harabasz, by_bouldin = (min(ks, key=lambda k, cost=cost: (cost[k], k)) for cost in (harabasz, bouldin))
+    reason = (
+        f"k = {best} of {_words(ks)} has the best mean rank ({ranks[best]:g}) of Calinski-Harabasz ({curve[best][0]:.4g})"
+        f" and Davies-Bouldin ({curve[best][1]:.4g}); Calinski-Harabasz alone would choose k = {by_harabasz},"
+        f" Davies-Bouldin alone k = {by_bouldin}."
+    )
+    return best, reason
+
+
+def _labelled(X: Float, labels: Integers, start: int) -> tuple[Float, Integers]:
+    """A tile's rows that have a label, and their labels."""
+    tile, label = X[start : start + _TILE], labels[start : start + _TILE]
+    keep = label >= 0
+    return (tile, label) if keep.all() else (tile[keep], label[keep])
+
+
+def _rank(cost: Mapping[int, float], k: int) -> int:
+    """1 for the lowest cost; equal costs share a rank."""
+    return 1 + sum(other < cost[k] for other in cost.values())
+
+
+def _words(ks: list[int]) -> str:
+    consecutive = len(ks) > 2 and ks == list(range(ks[0], ks[-1] + 1))
+    return f"{ks[0]} to {ks[-1]}" if consecutive else ", ".join(map(str, ks))

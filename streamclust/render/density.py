@@ -1,0 +1,259 @@
+"""Maps of all rows from additive count grids: density, clusters with a legend, outliers over grey density."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from streamclust.errors import InputError
+from streamclust.render.canvas import DARK, LIGHT, Canvas, Key, colour_bar, legend
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from PIL import Image
+
+Extent = tuple[float, float, float, float]
+"""x_min, x_max, y_min, y_max of a grid; row 0 of the grid is the lowest y."""
+
+LEGEND_ROWS = 30
+NOISE_COLOUR = "#7c818b"
+FIRST_COLOURS = (
+    *("#56b4e9", "#ffa62b", "#35d49a", "#ff6b57", "#b79cff", "#f4e04d", "#ff8ed4", "#9fe870", "#2fd9e7", "#d8a47f"),
+    *("#7d8cff", "#ffd0b0", "#d15cff", "#00b37a", "#ff4f8b", "#c9ccd6"),
+)
+"""Bright on black and apart from each other for the usual kinds of colour blindness; the rest come from Glasbey."""
+DENSITY_STOPS = ("#4a1a78", "#7a2282", "#b0325e", "#dd513a", "#f8850f", "#fbb61a", "#f6e05e", "#fdffdd")
+GREY_STOPS = ("#cfd3d9", "#b3b8c0", "#8d949e", "#646b76", "#434954")
+OUTLIER_STOPS = ("#f0620c", "#d92f1c", "#9c0f12")
+SLAB_ROWS = 64
+ROWS_IN_KERNEL = 10
+"""A density estimate from fewer rows is mostly noise; the smoothing widens until half of the cells see as many."""
+
+
+def density_image(
+    grid: NDArray[np.unsignedinteger[Any]], extent: Extent, title: str, *, subtitle: str = "", size: int = 2000
+) -> Image.Image:
+    """All rows as a density map: brighter is denser, by histogram equalisation of the smoothed counts.
+
+    ``grid`` is (H, W) unsigned counts within ``extent``, row 0 the lowest y. ``title`` and ``subtitle`` are printed
+    above; the subtitle defaults to the number of rows. ``size`` is the map's shorter side in pixels.
+    """
+    counts = _checked(grid, 2)
+    canvas = Canvas(extent, size, DARK, title, subtitle or _rows_text(counts), panel=400)
+    density = _density(counts)
+    canvas.paste(_shade(density, DENSITY_STOPS))
+    colour_bar(canvas, "Density", DENSITY_STOPS, _ticks(density))
+    return canvas.finish()
+
+
+def cluster_image(
+    grids: NDArray[np.unsignedinteger[Any]],
+    extent: Extent,
+    labels: Sequence[int],
+    names: Sequence[str],
+    title: str,
+    *,
+    subtitle: str = "",
+    size: int = 2000,
+) -> Image.Image:
+    """All rows coloured by cluster, with a legend of the clusters (id, name, share), largest first.
+
+    ``grids`` is (H, W, C) unsigned counts within ``extent``, one layer per cluster, row 0 the lowest y; ``labels`` are
+    the C cluster ids (-1 is noise, grey) and ``names`` their human names, empty where there is none. Beyond 30 clusters
+    the legend lists the 30 largest. A place has the mean colour of its rows and is brighter where it is denser.
+    """
+    counts = _checked(grids, 3)
+    if not counts.shape[2] == len(labels) == len(names):
+        raise InputError(
+            "cluster_image", f"{counts.shape[2]} grids, {len(labels)} labels, {len(names)} names", "as many"
+        )
+    sizes = counts.sum(axis=(0, 1), dtype=np.int64)
+    order = np.argsort(-sizes, kind="stable")
+    shades = _cluster_colours([labels[c] for c in order])
+    colours = [shades[rank] for rank in np.argsort(order)]
+    total = counts.sum(axis=2, dtype=np.uint64)
+    canvas = Canvas(extent, size, DARK, title, subtitle or _rows_text(total), panel=620)
+    canvas.paste(_mix(counts, colours, total))
+    shown = order[:LEGEND_ROWS]
+    for c in shown:
+        if labels[c] >= 0 and sizes[c]:
+            canvas.label(str(labels[c]), *_peak(counts[:, :, c]), colour=colours[c])
+    keys = [_key(int(labels[c]), names[c], int(sizes[c]), int(sizes.sum()), colours[c]) for c in shown]
+    legend(canvas, f"{len(labels)} clusters", keys, rest=len(order) - len(shown))
+    return canvas.finish()
+
+
+def outlier_image(
+    grid: NDArray[np.unsignedinteger[Any]],
+    outliers: NDArray[np.unsignedinteger[Any]],
+    extent: Extent,
+    title: str,
+    *,
+    subtitle: str = "",
+    size: int = 2000,
+) -> Image.Image:
+    """The flagged rows in orange and red over the grey density of all rows, with a legend.
+
+    ``grid`` and ``outliers`` are (H, W) unsigned counts of all rows and of the flagged ones, row 0 the lowest y.
+    """
+    counts, flagged = _checked(grid, 2), _checked(outliers, 2)
+    if counts.shape != flagged.shape:
+        raise InputError("outlier_image", f"outlier grid {flagged.shape}", f"the density grid's shape {counts.shape}")
+    canvas = Canvas(extent, size, LIGHT, title, subtitle or _rows_text(counts), panel=560)
+    canvas.paste(_shade(_density(counts), GREY_STOPS))
+    px = max(2, counts.shape[1] // 400)
+    canvas.paste(_shade(_grown(flagged, px + max(1, px // 3)), ("#ffffff", "#ffffff")))
+    canvas.paste(_shade(_grown(flagged, px), OUTLIER_STOPS))
+    n, m = int(counts.sum()), int(flagged.sum())
+    keys = [
+        Key(
+            colour=OUTLIER_STOPS[0],
+            label="flagged as outliers",
+            value=_share(m, n),
+            note=f"{m:,} rows; redder: several",
+        ),
+        Key(colour=GREY_STOPS[2], label="all rows", value="", note=f"{n:,} rows; darker: denser"),
+    ]
+    legend(canvas, "Outliers", keys)
+    return canvas.finish()
+
+
+def save_png(image: Image.Image, path: Path | str) -> None:
+    """Write ``image`` as a PNG that carries no time stamp, so that the same data give the same bytes."""
+    image.save(Path(path), format="PNG", optimize=False, compress_level=6)
+
+
+def _checked(grid: NDArray[Any], ndim: int) -> NDArray[Any]:
+    if grid.ndim != ndim or not np.issubdtype(grid.dtype, np.unsignedinteger) or 0 in grid.shape:
+        raise InputError("count grid", f"{grid.shape} {grid.dtype}", f"unsigned counts with {ndim} axes")
+    return grid
+
+
+def _rows_text(counts: NDArray[Any]) -> str:
+    return f"{int(counts.sum()):,} rows"
+
+
+def _share(part: int, whole: int) -> str:
+    share = 100 * part / max(whole, 1)
+    return f"{share:.1f} %" if share >= 0.1 or part == 0 else "< 0.1 %"
+
+
+def _key(label: int, name: str, size: int, total: int, colour: str) -> Key:
+    text = name or ("noise" if label < 0 else f"cluster {label}")
+    return Key(colour=colour, label=text, value=_share(size, total), badge="" if label < 0 else str(label))
+
+
+def _cluster_colours(labels: Sequence[int]) -> list[str]:
+    """One colour per label: noise grey, the others distinct and light enough for a black map."""
+    import colorcet
+
+    palette = list(FIRST_COLOURS)
+    for colour in colorcet.glasbey_light:
+        if _luminance(colour) > 0.2 and all(np.abs(_rgb(colour) - _rgb(other)).sum() > 60 for other in palette):
+            palette.append(colour)
+    colours, used = [], 0
+    for label in labels:
+        colours.append(NOISE_COLOUR if label < 0 else palette[used % len(palette)])
+        used += label >= 0
+    return colours
+
+
+def _luminance(colour: str) -> float:
+    """Relative luminance (0..1) of an sRGB colour, by ITU-R BT.709 weights."""
+    linear = (_rgb(colour) / 255) ** 2.2
+    return float(linear @ np.array([0.2126, 0.7152, 0.0722]))
+
+
+def _rgb(colour: str) -> NDArray[np.float64]:
+    return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], dtype=np.float64)
+
+
+def _grown(counts: NDArray[Any], px: int = 0) -> NDArray[Any]:
+    """Counts with sparse points grown to discs, summed where they overlap: by ``px`` cells, or until they touch."""
+    import datashader.transfer_functions as tf
+    import xarray as xr
+
+    array = xr.DataArray(np.ascontiguousarray(counts), dims=("y", "x", "c")[: counts.ndim])
+    if px:
+        return np.asarray(tf.spread(array, px=px).data)
+    return np.asarray(tf.dynspread(array, threshold=0.9, max_px=max(3, counts.shape[1] // 250)).data)
+
+
+def _density(counts: NDArray[Any], seen: NDArray[Any] | None = None) -> NDArray[np.float32]:
+    """Rows per 1 % x 1 % of the map around each place, NaN where no row's disc reaches."""
+    from scipy.ndimage import gaussian_filter
+
+    flat = counts.astype(np.float32)
+    here = counts > 0
+    smooth, sigma = flat, 0.7 * counts.shape[1] / 2000
+    while here.any() and sigma < counts.shape[1] / 60:
+        smooth = gaussian_filter(flat, sigma, mode="constant")
+        if np.median(smooth[here]) * 4 * np.pi * sigma**2 >= ROWS_IN_KERNEL:
+            break
+        sigma *= 1.4
+    seen = _grown(counts) > 0 if seen is None else seen
+    area = counts.shape[0] * counts.shape[1] / 1e4
+    return np.where(seen, np.maximum(smooth, 1e-6) * area, np.nan).astype(np.float32)
+
+
+def _shade(values: NDArray[Any], stops: Sequence[str]) -> Image.Image:
+    """Equalised colours as RGBA, top row first; places that are NaN or 0 are transparent."""
+    import datashader.transfer_functions as tf
+    import xarray as xr
+
+    seen = values > 0
+    # Equalisation ignores monotone maps, and logarithms spread a long tail over the histogram's bins.
+    logs = np.log(values, out=np.full(values.shape, np.nan), where=seen)
+    shaded = tf.shade(xr.DataArray(logs, dims=("y", "x")), cmap=list(stops), how="eq_hist", min_alpha=255)
+    image: Image.Image = shaded.to_pil()
+    return image
+
+
+def _mix(grids: NDArray[Any], colours: Sequence[str], total: NDArray[Any]) -> Image.Image:
+    """Mean colour of the rows at each place, dimmed where rows are few."""
+    from PIL import Image
+
+    height, width, _ = grids.shape
+    table = np.stack([_rgb(colour) for colour in colours])
+    sums = np.empty((height, width, 4), dtype=np.uint64)
+    sums[..., 3] = total
+    for top in range(0, height, SLAB_ROWS):
+        slab = slice(top, top + SLAB_ROWS)
+        sums[slab, :, :3] = np.rint(grids[slab].astype(np.float64) @ table).astype(np.uint64)
+    sums = _grown(sums)
+    count = sums[..., 3]
+    light = np.asarray(_shade(_density(total, seen=count > 0), ("#7a7a7a", "#ffffff")))[::-1]
+    rgba = np.array(light)
+    rgba[..., :3] = sums[..., :3] / np.maximum(count, 1)[..., None] * (light[..., :3] / 255)
+    return Image.fromarray(rgba[::-1].copy(), "RGBA")
+
+
+def _peak(grid: NDArray[Any]) -> tuple[float, float]:
+    """The densest place of a cluster as fractions (x, y from the bottom) of the map."""
+    from scipy.ndimage import gaussian_filter
+
+    step = max(1, min(grid.shape) // 128)
+    coarse = np.add.reduceat(
+        np.add.reduceat(grid, range(0, grid.shape[0], step)), range(0, grid.shape[1], step), axis=1
+    )
+    smooth = gaussian_filter(coarse.astype(np.float32), sigma=max(coarse.shape) / 40, mode="constant")
+    y, x = np.unravel_index(int(np.argmax(smooth)), smooth.shape)
+    return (float(x) + 0.5) / smooth.shape[1], (float(y) + 0.5) / smooth.shape[0]
+
+
+def _ticks(density: NDArray[Any]) -> list[tuple[float, str]]:
+    """Where densities lie on the equalised colour bar: (position 0..1, text)."""
+    values = np.sort(density[np.isfinite(density)])
+    if not len(values):
+        return []
+    steps = [m * 10.0**e for e in range(-3, 13) for m in (1, 2, 5)]
+    ticks: list[tuple[float, str]] = []
+    for value in [v for v in steps if values[0] <= v <= values[-1]] or [float(values[-1])]:
+        where = float(np.searchsorted(values, value, side="right")) / len(values)
+        if all(abs(where - other) > 0.045 for other, _ in ticks):
+            ticks.append((where, f"{value:,.3g}" if value < 1 else f"{value:,.0f}"))
+    return ticks

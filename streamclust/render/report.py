@@ -1,0 +1,178 @@
+"""One self-contained HTML page from ``ReportData``: no external requests, opens from a file, reads on paper and on a phone."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import io
+import os
+import re
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streamclust.errors import InputError
+from streamclust.render import report_format as text
+from streamclust.render.contact_sheets import thumbnail
+from streamclust.render.report_data import DescriptorReport, Figure, ReportData, Thumb
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TEMPLATES = Path(__file__).parent / "templates"
+PAGE_BYTES = 14 * 10**6
+"""Above this a page is slow to open and to mail; thumbnails shrink until it holds."""
+THUMB_SIZES = (0, 128, 104, 84, 64, 48)
+FIGURE_WIDTH = 1300
+FINE_SHOWN = 60
+
+
+def write_report(data: ReportData, path: Path | str) -> list[Path]:
+    """Write the page at ``path`` and what it links to in ``<stem>_files/`` beside it; return every path written.
+
+    The folder has the full-size figures that carry a ``file_name`` and a page per 3-D map with plotly's script beside it.
+    The page itself needs none of them. The same data give the same bytes.
+
+    Raises InputError for a file name that is not plain, and for pictures that are neither JPEG nor PNG.
+    """
+    page = Path(path)
+    folder = page.with_name(f"{page.stem}_files")
+    files = _linked_files(data)
+    html = render_report(data, folder.name)
+    if files:
+        folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        _replace(folder / name, content)
+    _replace(page, html.encode())
+    return [page, *(folder / name for name in files)]
+
+
+def render_report(data: ReportData, folder: str) -> str:
+    """The page as text; ``folder`` is the relative folder that its links point into."""
+    from markupsafe import Markup
+
+    figures = {id(figure): _figure_uri(figure) for figure in _walk(data, Figure)}
+    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    environment = _environment()
+    environment.globals.update(
+        figure_uri=lambda figure: figures[id(figure)],
+        thumb_uri=partial(_thumb_uri, size=_thumb_size(data, sum(map(len, figures.values())))),
+        anchor=_anchor,
+        page_3d=_page_3d,
+        folder=folder,
+        fine_shown=FINE_SHOWN,
+        css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704 -- ours, no data in it
+        script=Markup(script),  # noqa: S704 -- ours, no data in it
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+    return environment.get_template("report.html").render(data=data)
+
+
+def _environment() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(
+        count=text.count,
+        percent=text.percent,
+        number=text.number,
+        seconds=text.seconds,
+        size=text.size,
+        cell=text.cell,
+        is_numeric=text.is_numeric,
+    )
+    return environment
+
+
+def _walk(value: Any, kind: type[Any]) -> Iterator[Any]:
+    """Every dataclass of ``kind`` in a tree of dataclasses and tuples."""
+    if isinstance(value, kind):
+        yield value
+    if isinstance(value, tuple):
+        for item in value:
+            yield from _walk(item, kind)
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from _walk(getattr(value, field.name), kind)
+
+
+def _thumb_size(data: ReportData, used: int) -> int:
+    """The largest thumbnail size with which the page stays below its limit; 0 keeps them as given."""
+    images = [thumb.image for thumb in _walk(data, Thumb) if thumb.image]
+    for size in THUMB_SIZES:
+        if used + sum(len(_thumb_uri(image, size)) for image in images) <= PAGE_BYTES:
+            return size
+    return THUMB_SIZES[-1]
+
+
+def _thumb_uri(image: bytes, size: int) -> str:
+    from PIL import Image
+
+    if not size:
+        return _data_uri(image)
+    with Image.open(io.BytesIO(image), formats=("JPEG", "PNG")) as picture:
+        return _data_uri(thumbnail(picture, size, quality=72))
+
+
+def _figure_uri(figure: Figure) -> str:
+    """A chart as it is; a map as a JPEG that is narrow enough for a page."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(figure.image), formats=("JPEG", "PNG")) as picture:
+        if picture.width <= 1.5 * FIGURE_WIDTH:
+            return _data_uri(figure.image)
+        height = round(picture.height * FIGURE_WIDTH / picture.width)
+        small = picture.convert("RGB").resize((FIGURE_WIDTH, height), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    small.save(out, format="JPEG", quality=80, optimize=True, subsampling=1)
+    return _data_uri(out.getvalue())
+
+
+def _data_uri(image: bytes) -> str:
+    kinds = {b"\xff\xd8\xff": "jpeg", b"\x89PN": "png"}
+    if image[:3] not in kinds:
+        raise InputError("report picture", f"bytes that start {image[:8]!r}", "JPEG or PNG")
+    return f"data:image/{kinds[image[:3]]};base64,{base64.b64encode(image).decode()}"
+
+
+def _linked_files(data: ReportData) -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
+    for figure in _walk(data, Figure):
+        if figure.file_name:
+            if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.png", figure.file_name) or figure.file_name in files:
+                raise InputError("figure file name", repr(figure.file_name), "a plain .png name, each once")
+            files[figure.file_name] = figure.image
+    template = _environment().get_template("map3d.html")
+    for descriptor in data.descriptors:
+        if descriptor.map_3d:
+            files[_page_3d(descriptor)] = template.render(descriptor=descriptor).encode()
+    if any(descriptor.map_3d for descriptor in data.descriptors):
+        from plotly.offline import get_plotlyjs
+
+        files["plotly.min.js"] = get_plotlyjs().encode()
+    return files
+
+
+def _anchor(name: str) -> str:
+    """A name as an element id and a file name: its plain characters, and a digest where it has others."""
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-").lower()
+    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _page_3d(descriptor: DescriptorReport) -> str:
+    return f"{_anchor(descriptor.name)}-3d.html"
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write beside and rename, so that a reader never sees half a page."""
+    partial_file = path.with_name(f".{path.name}.partial")
+    partial_file.write_bytes(content)
+    os.replace(partial_file, path)  # noqa: PTH105 -- Path.replace is the same call, less known for being atomic

@@ -1,0 +1,289 @@
+"""What a report says, as plain frozen data: the caller fills this tree and ``report.write_report`` only lays it out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Cell = str | int | float | None
+"""One value of a table; ``None`` prints as a dash."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thumb:
+    """One picture as a report shows it; ``image`` is JPEG or PNG bytes, or None with the ``problem`` said in words."""
+
+    path: str
+    image: bytes | None = None
+    caption: str = ""
+    problem: str = "no picture"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A chart or map. ``image`` is PNG bytes at full size: the page carries a smaller copy.
+
+    With a ``file_name`` (a plain name such as ``osnet-density.png``) the full image is written beside the page, linked.
+    """
+
+    title: str
+    image: bytes
+    caption: str = ""
+    file_name: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows under ``columns``. ``formats`` has one word per column: text, count, percent, number, seconds, bytes.
+
+    Empty means text for strings, count for ints and number for floats. percent takes a share (0..1).
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    formats: tuple[str, ...] = ()
+    caption: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One batch that came in; ``note`` says anything special about it."""
+
+    name: str
+    rows: int
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DescriptorInput:
+    """One descriptor as it came in: its width, stored type, and how many of its rows are finite."""
+
+    name: str
+    dims: int
+    dtype: str
+    rows: int
+    valid_rows: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """One value of a metadata column, e.g. one camera: its rows and how many of them were flagged."""
+
+    value: str
+    rows: int
+    outliers: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupBy:
+    """The groups of one metadata column; ``total`` is the number of distinct values when only some are listed."""
+
+    column: str
+    groups: tuple[Group, ...]
+    total: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Incoming:
+    """What came in. ``pictures`` is how many rows have a readable picture, 0 when none were given."""
+
+    rows: int
+    batches: tuple[Batch, ...]
+    descriptors: tuple[DescriptorInput, ...]
+    pictures: int = 0
+    missing_pictures: int = 0
+    metadata_columns: tuple[str, ...] = ()
+    group_bys: tuple[GroupBy, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """One cluster and its three strips of pictures (empty without pictures).
+
+    ``davies_bouldin`` is this cluster's own worst ratio, lower is better separated; ``mean_distance`` is the mean
+    distance of its rows to its centre.
+    """
+
+    id: int
+    size: int
+    share: float
+    name: str = ""
+    davies_bouldin: float | None = None
+    mean_distance: float | None = None
+    nearest: tuple[Thumb, ...] = ()
+    random: tuple[Thumb, ...] = ()
+    farthest: tuple[Thumb, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineCluster:
+    """One cluster of the fine clustering, shown by its medoid."""
+
+    id: int
+    size: int
+    medoid: Thumb
+    name: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fine:
+    """The fine clustering: how many clusters in all, and their medoids, largest first."""
+
+    k: int
+    clusters: tuple[FineCluster, ...]
+    sentence: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Algorithm:
+    """Another clustering of the same rows, in one line."""
+
+    name: str
+    k: int
+    calinski_harabasz: float | None = None
+    davies_bouldin: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """What one density method calls noise. ``agreement`` (0..1) is between its subsamples.
+
+    ``reliability`` is one of reliable, fair, unreliable.
+    """
+
+    method: str
+    share: float
+    clusters: int
+    agreement: float | None
+    reliability: str
+    sentence: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DescriptorReport:
+    """Everything about one descriptor. ``variance`` is the share (0..1) that ``components`` keep of ``dims``."""
+
+    name: str
+    dims: int
+    components: int
+    variance: float
+    k: int
+    k_reason: str
+    clusters: tuple[Cluster, ...]
+    scaling: str = ""
+    calinski_harabasz: float | None = None
+    davies_bouldin: float | None = None
+    k_curves: Figure | None = None
+    variance_curve: Figure | None = None
+    sizes: Figure | None = None
+    algorithms: tuple[Algorithm, ...] = ()
+    fine: Fine | None = None
+    maps: tuple[Figure, ...] = ()
+    map_3d: str = ""
+    """HTML of ``plots.map3d_html``; becomes a page of its own beside the report. Empty: none."""
+    noise: tuple[Noise, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """How far the descriptors' clusterings agree, as heat maps and one sentence."""
+
+    sentence: str
+    figures: tuple[Figure, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlier:
+    """One flagged or highest-scoring row. ``detail`` holds further pairs such as ("camera", "north-3")."""
+
+    rank: int
+    thumb: Thumb
+    score: float
+    reason: str
+    batch: str = ""
+    detail: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precision:
+    """One budget: ``rows`` looked at, score from ``threshold`` up, and the share of true outliers where audited."""
+
+    budget: float
+    rows: int
+    threshold: float
+    precision: float | None = None
+    audited_rows: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class InvalidRow:
+    """A row that could not be used: NaN or infinite values in that descriptor."""
+
+    path: str
+    batch: str
+    descriptor: str
+    problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outliers:
+    """Outliers of all descriptors together. ``budget`` is a share (0..1) of the rows.
+
+    ``invalid_total`` counts the invalid rows in all, of which ``invalid`` may list only the first.
+    """
+
+    scored: int
+    flagged: int
+    budget: float
+    threshold: float
+    top: tuple[Outlier, ...]
+    histogram: Figure | None = None
+    weights: tuple[tuple[str, float], ...] = ()
+    precision: tuple[Precision, ...] = ()
+    invalid: tuple[InvalidRow, ...] = ()
+    invalid_total: int = 0
+    sentence: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageCost:
+    """Time and memory of one stage; bytes, and PSS of the whole process tree. None where it was not measured."""
+
+    stage: str
+    seconds: float
+    rows: int | None = None
+    peak_pss: int | None = None
+    bytes_read: int | None = None
+    bytes_written: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A further section, e.g. what changed since yesterday: paragraphs, then figures, then tables."""
+
+    title: str
+    paragraphs: tuple[str, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    tables: tuple[Table, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportData:
+    """The whole report. ``created`` is the caller's own words for when, so that the same data give the same bytes."""
+
+    title: str
+    store: str
+    case: str
+    created: str
+    incoming: Incoming
+    descriptors: tuple[DescriptorReport, ...]
+    findings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    agreement: Agreement | None = None
+    outliers: Outliers | None = None
+    sections: tuple[Section, ...] = ()
+    stages: tuple[StageCost, ...] = ()
+    machine: str = ""
+    settings: tuple[tuple[str, str], ...] = ()
+    version: str = ""

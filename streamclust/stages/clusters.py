@@ -1,0 +1,198 @@
+"""Cluster a descriptor: the whole range of k and the fine clustering in shared reads, then labels for every row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamclust import metrics
+from streamclust.cluster import kmeans
+from streamclust.cluster.assign import assign
+from streamclust.cluster.members import MembersState, members_block
+from streamclust.cluster.members import merge as merge_members
+from streamclust.cluster.restarts import restarts
+from streamclust.errors import InputError
+from streamclust.job import Job, fingerprint
+from streamclust.stages.labels import NO_VALUE, LabelWriter
+from streamclust.stages.reduced import load_sample, read_valid, reduced_rows
+from streamclust.store.rows import Rows
+
+Centers = Mapping[Any, NDArray[np.float32]]
+SHOWN = 12
+FINE = "fine"
+CHAIN_ROWS = 2**18
+
+
+@dataclass(frozen=True)
+class Score:
+    """One k: sizes and the two indices over all valid rows."""
+
+    result: kmeans.LloydResult
+    calinski_harabasz: float
+    davies_bouldin: float
+
+
+def cluster(job: Job, projection: str) -> str:
+    """k-means of a projection for every k of the settings and a fine one; labels every row; returns the model's name."""
+    store, settings = job.store, job.settings
+    entry = store.snapshot.entries[projection]
+    addresses = reduced_rows(store, projection)
+    batches = sorted({rows.batch for rows in addresses})
+    wanted = fingerprint("kmeans", projection, batches, settings.cluster.model_dump(), settings.seed)
+    known = store.snapshot.find("model", wanted)
+    if known is not None:
+        return known
+    descriptor, n = entry.attributes["descriptor"], entry.attributes["rows"]
+    if (k := settings.cluster.k) and k > n:
+        raise InputError(f"setting cluster.k = {k}", f"{descriptor} has {n} valid rows", f"at most {n}")
+    with job.journal.stage(f"{descriptor}: k-means", n):
+        scores = _sweep(job, projection, addresses, min(n, settings.cluster.fine_k or max(1, min(400, n // 50))))
+        curve = {k: (s.calinski_harabasz, s.davies_bouldin) for k, s in scores.items() if k != FINE}
+        chosen, reason = _choose(curve, settings.cluster.k)
+    with job.journal.stage(f"{descriptor}: label", n):
+        return _publish(job, projection, addresses, wanted, scores, chosen, reason)
+
+
+def _sweep(job: Job, projection: str, addresses: list[Rows], fine_k: int) -> dict[Any, Score]:
+    """Restarts on the sample, one chain of minibatches, exact Lloyd passes, both indices: each read shared by all."""
+    settings, seed = job.settings.cluster, job.settings.seed
+    sample = load_sample(job.store, projection).Z
+    ks = [k for k in settings.ks if k <= job.store.snapshot.entries[projection].attributes["rows"]] or [1]
+    kept = restarts(sample, ks, n_init=settings.restarts, keep=settings.seeds, seed=seed)
+    starts: dict[Any, NDArray[np.float32]] = {(k, i): c for k, found in kept.items() for i, c in enumerate(found)}
+    starts |= {(FINE, 0): restarts(sample, [fine_k], n_init=2, keep=1, seed=seed)[fine_k][0]}
+    models = kmeans.minibatch_start(starts, sample[: kmeans.MINIBATCH])
+    order = np.random.default_rng(seed).permutation(len(addresses))
+    seen = np.cumsum([0] + [len(addresses[i]) for i in order[:-1]])
+    chained = job.executor.chain(chain_block, [addresses[i] for i in order[seen < CHAIN_ROWS]], models)
+    starts |= kmeans.minibatch_centers(chained)
+
+    def fold(centers: Centers) -> Mapping[Any, kmeans.LloydState]:
+        return job.executor.fold(add_lloyd, addresses, merge_lloyd, centers, run=1)
+
+    results = kmeans.lloyd(fold, starts, settings.passes)
+    best = {k: min((i for j, i in results if j == k), key=lambda i, k=k: results[k, i].inertia) for k, _ in results}
+    final = {k: results[k, i] for k, i in best.items()}
+    means = {k: result.sums.means for k, result in final.items()}
+    centers = {k: result.centers for k, result in final.items()}
+    spreads = job.executor.fold(add_spread, addresses, merge_spread, centers, means, run=1)
+    return {
+        k: Score(r, metrics.calinski_harabasz(r.sums), metrics.davies_bouldin(spreads[k], means[k]))
+        for k, r in final.items()
+    }
+
+
+def chain_block(models: Mapping[Any, Any], rows: Rows) -> dict[Any, Any]:
+    """A chain's step over one block."""
+    return kmeans.minibatch_step(models, read_valid(rows)[0])
+
+
+def add_lloyd(state: Mapping[Any, kmeans.LloydState] | None, rows: Rows, centers: Centers) -> dict[Any, Any]:
+    """One block against every set of centres."""
+    Z = read_valid(rows)[0]
+    found = {key: kmeans.lloyd_block(Z, c) for key, c in centers.items()}
+    return found if state is None else merge_lloyd(state, found)
+
+
+def merge_lloyd(
+    a: Mapping[Any, kmeans.LloydState], b: Mapping[Any, kmeans.LloydState]
+) -> dict[Any, kmeans.LloydState]:
+    """Both, set by set."""
+    return {key: kmeans.merge(a[key], b[key]) for key in a}
+
+
+def add_spread(
+    state: Mapping[Any, metrics.DaviesState] | None, rows: Rows, centers: Centers, means: Centers
+) -> dict[Any, metrics.DaviesState]:
+    """One block's distances to the means of its labels, for Davies-Bouldin."""
+    Z = read_valid(rows)[0]
+    found = {key: metrics.spread_block(Z, assign(Z, c)[0], means[key]) for key, c in centers.items()}
+    return found if state is None else merge_spread(state, found)
+
+
+def merge_spread(
+    a: Mapping[Any, metrics.DaviesState], b: Mapping[Any, metrics.DaviesState]
+) -> dict[Any, metrics.DaviesState]:
+    """Both, set by set."""
+    return {key: metrics.spread_merge(a[key], b[key]) for key in a}
+
+
+def _choose(curve: Mapping[int, tuple[float, float]], wanted: int | None) -> tuple[int, str]:
+    if wanted in curve:
+        return wanted, f"k = {wanted} was set by hand."
+    return metrics.choose_k(curve)
+
+
+def _publish(
+    job: Job, projection: str, addresses: list[Rows], wanted: str, scores: Mapping[Any, Score], chosen: int, reason: str
+) -> str:
+    """Write the model and the labels of every batch; both become visible at once."""
+    store = job.store
+    descriptor = store.snapshot.entries[projection].attributes["descriptor"]
+    name = f"models/{descriptor}-kmeans-{store.snapshot.number + 1:06d}"
+    arrays = {"label": np.int32, "fine": np.int32, "distance": np.float32, "fine_distance": np.float32}
+    writer = LabelWriter(store, name, addresses, arrays, fingerprint(wanted, "labels"))
+    centers = {"label": scores[chosen].result.centers, FINE: scores[FINE].result.centers}
+    members = job.executor.fold(
+        add_labels, writer.addresses, merge_labels, centers, job.settings.seed, run=1
+    )
+    draft = store.draft(name, "model", wanted)
+    for key, score in scores.items():
+        room = FINE if key == FINE else f"sweep/{key:05d}"
+        draft.write(f"{room}/centers", score.result.centers)
+        draft.write(f"{room}/counts", score.result.counts)
+        draft.write(f"{room}/scores", np.array([_inertia(score), score.calinski_harabasz, score.davies_bouldin]))
+    for key, state in members.items():
+        for kind in ("nearest", "random", "farthest"):
+            draft.write(f"members/{key}/{kind}", getattr(state, kind))
+    attributes = {
+        "role": f"{descriptor}/kmeans",
+        "descriptor": descriptor,
+        "algorithm": "kmeans",
+        "parents": [projection],
+        "k": chosen,
+        "reason": reason,
+        "ks": [key for key in scores if key != FINE],
+        "fine_k": len(scores[FINE].result.centers),
+        "snapshot": store.snapshot.number,
+    }
+    columns = {
+        "label": f"{descriptor}_kmeans",
+        "fine": f"{descriptor}_fine",
+        "distance": f"{descriptor}_distance",
+    }
+    drafts = writer.finish(f"{descriptor}/kmeans", columns) | {name: (draft, draft.entry(attributes, {}))}
+    store.publish(f"cluster {descriptor}", drafts)
+    return name
+
+
+def _inertia(score: Score) -> float:
+    return score.result.inertia
+
+
+def add_labels(
+    state: Mapping[str, MembersState] | None, rows: Rows, centers: Mapping[str, NDArray[np.float32]], seed: int
+) -> dict[str, MembersState]:
+    """Label one block under the chosen and the fine centres, write it, and keep who stands for each cluster."""
+    Z, valid = read_valid(rows)
+    found = {}
+    for key, c in centers.items():
+        labels, sqdist = assign(Z, c)
+        distance = np.sqrt(sqdist).astype(np.float32)
+        found[key] = members_block(rows.ids[valid], labels, distance, len(c), SHOWN, seed)
+        every = np.full(len(rows), NO_VALUE, np.int32)
+        every[valid] = labels
+        far = np.full(len(rows), np.nan, np.float32)
+        far[valid] = distance
+        rows.write(key, every)
+        rows.write("distance" if key == "label" else f"{key}_distance", far)
+    return found if state is None else merge_labels(state, found)
+
+
+def merge_labels(a: Mapping[str, MembersState], b: Mapping[str, MembersState]) -> dict[str, MembersState]:
+    """Both."""
+    return {key: merge_members(a[key], b[key]) for key in a}

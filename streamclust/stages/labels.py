@@ -1,0 +1,52 @@
+"""What a model says of each batch: one draft per batch, rows written by tasks, all published with the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from streamclust.job import fingerprint
+from streamclust.store.draft import Draft
+from streamclust.store.manifest import Entry
+from streamclust.store.rows import Rows
+from streamclust.store.store import Store
+
+NOISE, NO_VALUE = -1, -2
+
+
+def labels_name(model: str, batch: str) -> str:
+    """The manifest's name for what a model says of a batch."""
+    return f"labels/{model.split('/', 1)[1]}/{batch.split('/', 1)[1]}"
+
+
+@dataclass
+class LabelWriter:
+    """Arrays of one value per row, over all batches of some addresses, chunked as those addresses are."""
+
+    def __init__(
+        self, store: Store, model: str, rows: Sequence[Rows], arrays: Mapping[str, DTypeLike], wanted: str
+    ) -> None:
+        self.model, self._drafts = model, dict[str, Draft]()
+        counts = {batch.name: batch.n for batch in store.batches}
+        longest = {r.batch: max(len(q) for q in rows if q.batch == r.batch) for r in rows if r.start == 0}
+        paths = {}
+        for batch, step in longest.items():
+            draft = store.draft(labels_name(model, batch), "labels", fingerprint(wanted, batch))
+            self._drafts[batch] = draft
+            paths[batch] = {name: draft.create(name, (counts[batch],), kind, step) for name, kind in arrays.items()}
+        self.addresses = [replace(r, arrays={**r.arrays, **paths[r.batch]}) for r in rows]
+
+    def finish(self, role: str, columns: Mapping[str, str]) -> dict[str, tuple[Draft, Entry]]:
+        """Drafts and entries by manifest name; ``columns`` says under which column each array is exported."""
+        common = {"role": role, "model": self.model, "columns": dict(columns)}
+        return {
+            draft.name: (draft, draft.entry(common | {"batch": batch}, {})) for batch, draft in self._drafts.items()
+        }
+
+
+def is_missing(values: np.ndarray) -> np.ndarray:
+    """Where an exported column has no value."""
+    return np.asarray(values == NO_VALUE if values.dtype.kind == "i" else np.isnan(values))

@@ -1,0 +1,136 @@
+"""Zarr v3 arrays read and written by whole row ranges; a missing or altered chunk is an error, never fill values."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import DTypeLike, NDArray
+from zarr.codecs import Crc32cCodec
+
+from streamclust.errors import DamageError
+
+CHUNK_BYTES = 48 * 2**20
+LABEL_ROWS = 2**16
+
+
+def chunk_rows(n: int, row_bytes: int) -> int:
+    """Rows in a chunk: the largest power of two within 48 MiB and 65,536 rows, or ``n`` if that is fewer.
+
+    It depends on the stored data alone, and grids of different arrays nest.
+    """
+    most = max(1, CHUNK_BYTES // max(1, row_bytes))
+    return max(1, min(n, LABEL_ROWS, 1 << (most.bit_length() - 1)))
+
+
+def create_group(path: Path, attributes: Mapping[str, Any] | None = None) -> None:
+    """An ordinary Zarr group, with parents up to the store's ``data``."""
+    zarr.open_group(path, mode="a", zarr_format=3, attributes=dict(attributes) if attributes else None)
+
+
+def create_array(path: Path, shape: tuple[int, ...], dtype: DTypeLike, rows: int | None = None) -> None:
+    """An array with crc32c on every chunk, ``rows`` per chunk (by default by :func:`chunk_rows`)."""
+    dtype = np.dtype(dtype)
+    row_bytes = math.prod(shape[1:]) * (dtype.itemsize or 1)
+    rows = chunk_rows(shape[0], row_bytes) if rows is None else max(1, min(rows, shape[0]))
+    text = isinstance(dtype, np.dtypes.StringDType)
+    zarr.create_array(
+        path,
+        shape=shape,
+        chunks=(rows, *(max(1, size) for size in shape[1:])),
+        dtype=dtype,
+        compressors=[Crc32cCodec()],
+        filters=None if not text else "auto",
+        fill_value="" if text else (np.nan if dtype.kind == "f" else 0),
+        config={"write_empty_chunks": True},
+        zarr_format=3,
+        overwrite=True,
+    )
+
+
+@lru_cache(maxsize=512)
+def _open(path: Path) -> Any:
+    try:
+        return zarr.open_array(path, mode="r+", zarr_format=3)
+    except Exception as error:
+        raise DamageError(path, f"the array cannot be opened ({type(error).__name__})", hint="restore it") from error
+
+
+def forget_open_arrays() -> None:
+    """Drop cached handles, for when files were replaced underneath."""
+    _open.cache_clear()
+
+
+def shape_of(path: Path) -> tuple[int, ...]:
+    """The array's shape."""
+    return tuple(_open(path).shape)
+
+
+def rows_per_chunk(path: Path) -> int:
+    """The array's chunk length along its rows."""
+    return int(_open(path).chunks[0])
+
+
+def chunk_files(path: Path, start: int = 0, stop: int | None = None) -> list[Path]:
+    """The chunk files that hold rows ``start .. stop``."""
+    array = _open(path)
+    stop = array.shape[0] if stop is None else stop
+    if stop <= start:
+        return []
+    rows = array.chunks[0]
+    grid = [range(start // rows, -(-stop // rows))]
+    grid += [range(-(-size // chunk)) for size, chunk in zip(array.shape[1:], array.chunks[1:], strict=True)]
+    return [path.joinpath("c", *map(str, index)) for index in itertools.product(*grid)]
+
+
+def write_rows(path: Path, start: int, block: NDArray[Any]) -> None:
+    """Write rows from ``start``; the caller owns every chunk it touches."""
+    if len(block):
+        _open(path)[start : start + len(block)] = block
+
+
+def read_rows(path: Path, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+    """Rows ``start .. stop`` as a NumPy array.
+
+    Raises
+    ------
+    DamageError : a chunk file is missing, truncated, or does not match its checksum.
+    """
+    array = _open(path)
+    stop = array.shape[0] if stop is None else stop
+    for chunk in chunk_files(path, start, stop):
+        if not chunk.is_file():
+            raise DamageError(chunk, f"the chunk with rows {start} to {stop} is missing", hint="restore it")
+    try:
+        return np.asarray(array[start:stop])
+    except Exception as error:
+        where = f"{path} rows {start} to {stop}"
+        raise DamageError(where, f"stored bytes are damaged ({error})", hint="restore the file") from error
+
+
+def has_rows(path: Path, start: int, stop: int) -> bool:
+    """Whether rows ``start .. stop`` were already written, wholly and soundly."""
+    if not all(chunk.is_file() for chunk in chunk_files(path, start, stop)):
+        return False
+    try:
+        read_rows(path, start, stop)
+    except DamageError:
+        return False
+    return True
+
+
+def digest(block: NDArray[Any]) -> str:
+    """SHA-256 of a block's shape, type and bytes (of its text, for strings)."""
+    h = hashlib.sha256(f"{block.shape}{block.dtype.str if block.dtype.kind != 'T' else 'str'}".encode())
+    if block.dtype.kind == "T":
+        h.update("\0".join(block.tolist()).encode())
+    else:
+        h.update(np.ascontiguousarray(block).view(np.uint8).data)
+    return h.hexdigest()

@@ -1,0 +1,206 @@
+"""Numbered manifests: the one commit point, and the only place that knows how a state is published."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from streamclust.errors import ConflictError, DamageError, InputError
+
+FORMAT = 1
+CHECKPOINT_EVERY = 100
+
+
+@dataclass(frozen=True)
+class ArrayEntry:
+    """What a manifest knows of an array, so that opening a store reads none."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    chunks: tuple[int, ...]
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One published object: a Zarr group at ``path`` below ``data``, never changed again."""
+
+    path: str
+    kind: str
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    arrays: Mapping[str, ArrayEntry] = field(default_factory=dict)
+    added: int = 0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One published state of the store: entries by logical name, in the order they were added."""
+
+    number: int
+    digest: str
+    entries: Mapping[str, Entry]
+
+    def of_kind(self, kind: str) -> dict[str, Entry]:
+        """The entries of one kind, oldest first."""
+        found = {name: entry for name, entry in self.entries.items() if entry.kind == kind}
+        return dict(sorted(found.items(), key=lambda item: (item[1].added, item[0])))
+
+    def find(self, kind: str, fingerprint: str) -> str | None:
+        """The newest entry of that kind that was made from the same inputs."""
+        names = [n for n, e in self.of_kind(kind).items() if e.attributes.get("fingerprint") == fingerprint]
+        return names[-1] if names else None
+
+
+def sync(path: Path) -> None:
+    """fsync a file or a folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_tree(path: Path) -> None:
+    """fsync every file and folder below ``path``, folders after what is in them."""
+    for folder, _, files in os.walk(path, topdown=False):
+        for name in files:
+            sync(Path(folder, name))
+        sync(Path(folder))
+
+
+def create_log(log: Path) -> None:
+    """Manifest 0 of a new store; refuses a file system without exclusive hard links."""
+    log.mkdir(exist_ok=True)
+    try:
+        _publish_file(log, 0, _document(0, "", "create", {}, (), {}))
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise InputError(
+            log, f"this file system cannot publish with a hard link ({error.strerror})", hint="put the store elsewhere"
+        ) from error
+
+
+def _numbers(log: Path) -> list[int]:
+    return sorted(int(p.stem) for p in log.glob("????????.json") if p.stem.isdigit())
+
+
+def load(log: Path, number: int | None = None) -> Snapshot:
+    """The state after manifest ``number`` (the highest by default), from the last checkpoint on.
+
+    Raises
+    ------
+    InputError : not a store, or one written by a newer streamclust. DamageError : a manifest is missing or altered.
+    """
+    numbers = _numbers(log)
+    if not numbers:
+        raise InputError(log.parent, "not a streamclust store", "a folder with log/00000000.json")
+    last = numbers[-1] if number is None else number
+    documents: list[dict[str, Any]] = []
+    for step in range(last, -1, -1):
+        document = read(log, step)
+        if documents and documents[-1]["parent"] != document["digest"]:
+            raise DamageError(_file(log, step), "its digest is not what the next manifest names", hint="restore it")
+        documents.append(document)
+        if document["checkpoint"] is not None:
+            break
+    entries = {name: _entry(e) for name, e in (documents[-1]["checkpoint"] or {}).items()}
+    for document in reversed(documents):
+        for name in document["remove"]:
+            entries.pop(name, None)
+        entries |= {name: replace(_entry(e), added=document["number"]) for name, e in document["add"].items()}
+    return Snapshot(last, documents[0]["digest"], entries)
+
+
+def read(log: Path, number: int) -> dict[str, Any]:
+    """One manifest, checked against its own digest."""
+    path = _file(log, number)
+    try:
+        document = json.loads(path.read_bytes())
+        claimed = document.pop("digest")
+        if document["format"] > FORMAT:
+            found = f"store format {document['format']}, written by a newer streamclust"
+            raise InputError(path, found, f"format {FORMAT} or older", "upgrade streamclust")
+        if claimed != _digest(document):
+            raise DamageError(path, "the manifest does not match its digest", hint="restore it")
+    except FileNotFoundError:
+        raise DamageError(path, "the manifest is missing", hint="restore it") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamageError(path, f"the manifest cannot be read ({error})", hint="restore it") from None
+    return document | {"digest": claimed}
+
+
+def publish(log: Path, base: Snapshot, operation: str, add: Mapping[str, Entry], remove: tuple[str, ...]) -> Snapshot:
+    """Publish the state after ``base``. The caller has synced every file that ``add`` names.
+
+    Raises
+    ------
+    ConflictError : somebody else published after ``base``; reload, check again and retry.
+    """
+    number = base.number + 1
+    kept = {name: entry for name, entry in base.entries.items() if name not in remove}
+    after = kept | {name: replace(entry, added=number) for name, entry in add.items()}
+    checkpoint = after if number % CHECKPOINT_EVERY == 0 else None
+    document = _document(number, base.digest, operation, add, remove, checkpoint)
+    try:
+        _publish_file(log, number, document)
+    except FileExistsError:
+        raise ConflictError(log.parent, f"another writer published snapshot {number} first", hint="try again") from None
+    return Snapshot(number, document["digest"], after)
+
+
+def _document(
+    number: int,
+    parent: str,
+    operation: str,
+    add: Mapping[str, Entry],
+    remove: tuple[str, ...],
+    checkpoint: Mapping[str, Entry] | None,
+) -> dict[str, Any]:
+    document = {
+        "format": FORMAT,
+        "number": number,
+        "parent": parent,
+        "operation": operation,
+        "time": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "add": {name: asdict(entry) for name, entry in add.items()},
+        "remove": list(remove),
+        "checkpoint": None if checkpoint is None else {name: asdict(entry) for name, entry in checkpoint.items()},
+    }
+    return document | {"digest": _digest(document)}
+
+
+def _publish_file(log: Path, number: int, document: dict[str, Any]) -> None:
+    temporary = log / f".{number:08d}-{secrets.token_hex(4)}.tmp"
+    try:
+        with temporary.open("x") as file:
+            json.dump(document, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(temporary, _file(log, number))
+        sync(log)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _file(log: Path, number: int) -> Path:
+    return log / f"{number:08d}.json"
+
+
+def _digest(document: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _entry(tree: Mapping[str, Any]) -> Entry:
+    arrays = {
+        name: ArrayEntry(tuple(a["shape"]), a["dtype"], tuple(a["chunks"]), a["digest"])
+        for name, a in tree["arrays"].items()
+    }
+    return Entry(tree["path"], tree["kind"], tree["attributes"], arrays, tree["added"])

@@ -1,0 +1,58 @@
+"""The address of some rows of one batch: what a task gets instead of data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamclust.store import arrays
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows ``start .. stop`` of a batch; ``base`` is the batch's first row in the snapshot.
+
+    arrays : the arrays a task may read or write, by the name it knows them under.
+    """
+
+    batch: str
+    base: int
+    start: int
+    stop: int
+    arrays: Mapping[str, Path]
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """Row numbers in the snapshot, (len,)."""
+        return np.arange(self.base + self.start, self.base + self.stop)
+
+    def read(self, name: str) -> NDArray[Any]:
+        """These rows of one array."""
+        return arrays.read_rows(self.arrays[name], self.start, self.stop)
+
+    def write(self, name: str, values: NDArray[Any]) -> str:
+        """Write these rows of one array, whole chunks that this task alone owns; returns their digest."""
+        arrays.write_rows(self.arrays[name], self.start, values)
+        return arrays.digest(values)
+
+    def written(self, *names: str) -> bool:
+        """Whether these rows of those arrays are there already, soundly."""
+        return all(arrays.has_rows(self.arrays[name], self.start, self.stop) for name in names)
+
+    def digest(self, name: str) -> str:
+        """The digest of what is stored."""
+        return arrays.digest(self.read(name))
+
+
+def leaves(batch: str, base: int, n: int, rows: int, paths: Mapping[str, Path]) -> Iterator[Rows]:
+    """The fixed grid of ``rows``-row addresses over a batch: it depends on the stored shape only."""
+    for start in range(0, n, rows):
+        yield Rows(batch, base, start, min(n, start + rows), paths)

@@ -1,0 +1,210 @@
+"""A store on disk: snapshots to read from, drafts to write, one way to publish."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamclust.errors import ConflictError, InputError
+from streamclust.store import arrays, manifest
+from streamclust.store.draft import Draft, sweep
+from streamclust.store.manifest import Entry, Snapshot
+from streamclust.store.rows import Rows, leaves
+
+if TYPE_CHECKING:
+    import dask.array as da
+    import dask.dataframe as dd
+
+ROOMS = ("batches", "projections", "reduced", "models", "labels", "grids", "names")
+_TRIES = 20
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A published batch: its name in the manifest, its rows, and its first row in the snapshot."""
+
+    name: str
+    entry: Entry
+    base: int
+
+    @property
+    def id(self) -> str:
+        """What the user calls it."""
+        return str(self.entry.attributes["id"])
+
+    @property
+    def n(self) -> int:
+        """Rows."""
+        return int(self.entry.attributes["rows"])
+
+    def has(self, descriptor: str) -> bool:
+        """Whether it holds that descriptor."""
+        return descriptor in self.entry.attributes["descriptors"]
+
+
+class Store:
+    """A store, read at one snapshot until :meth:`refresh`."""
+
+    def __init__(self, path: Path, snapshot: Snapshot) -> None:
+        self.path, self.snapshot = path, snapshot
+
+    def __repr__(self) -> str:
+        names = ", ".join(self.descriptors) or "empty"
+        return f"<Store {self.path} snapshot {self.snapshot.number}: {self.n} images in {len(self.batches)} batches, {names}>"
+
+    def refresh(self) -> None:
+        """Move to the newest snapshot."""
+        self.snapshot = manifest.load(self.path / "log")
+        self.__dict__.pop("batches", None)
+
+    @cached_property
+    def batches(self) -> list[Batch]:
+        """Batches in the order they were published."""
+        found, base = [], 0
+        for name, entry in self.snapshot.of_kind("batch").items():
+            found.append(Batch(name, entry, base))
+            base += found[-1].n
+        return found
+
+    @property
+    def n(self) -> int:
+        """Images in the snapshot."""
+        return sum(batch.n for batch in self.batches)
+
+    @property
+    def descriptors(self) -> dict[str, int]:
+        """Descriptor names and their number of features."""
+        return {
+            name: about["features"] for b in self.batches for name, about in b.entry.attributes["descriptors"].items()
+        }
+
+    def array(self, name: str, array: str) -> Path:
+        """Where an array of a published object lies."""
+        return self.path / "data" / self.snapshot.entries[name].path / array
+
+    def read(self, name: str, array: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Rows of an array of a published object."""
+        return arrays.read_rows(self.array(name, array), start, stop)
+
+    def rows(self, batch: Batch, step: int, paths: Mapping[str, Path]) -> Iterator[Rows]:
+        """Addresses over a batch, ``step`` rows each."""
+        return leaves(batch.name, batch.base, batch.n, step, paths)
+
+    def draft(self, name: str, kind: str, fingerprint: str) -> Draft:
+        """Start an object, or go on with what a killed run left of the same."""
+        published = {entry.path for entry in self.snapshot.entries.values()}
+        return Draft.open(self.path, name, kind, fingerprint, published)
+
+    def publish(
+        self,
+        operation: str,
+        drafts: Mapping[str, tuple[Draft, Entry]],
+        check: Callable[[Snapshot], None] = lambda _: None,
+        remove: tuple[str, ...] = (),
+    ) -> None:
+        """Make drafts part of the store, all or none, after everything in them is on disk.
+
+        ``check`` looks at the newest snapshot before each try and raises where the drafts do not fit it any more.
+        """
+        for draft, _ in drafts.values():
+            manifest.sync_tree(draft.folder)
+            for parent in list(draft.folder.parents)[: len(Path(draft.path).parts)]:
+                manifest.sync(parent)
+        for attempt in range(_TRIES):
+            base = manifest.load(self.path / "log")
+            check(base)
+            taken = sorted(set(drafts) & set(base.entries))
+            if taken:
+                raise ConflictError(self.path, f"{taken[0]} was published by another writer", hint="try again")
+            try:
+                manifest.publish(self.path / "log", base, operation, {n: e for n, (_, e) in drafts.items()}, remove)
+                break
+            except ConflictError:
+                if attempt == _TRIES - 1:
+                    raise
+                time.sleep(0.01 * 2 ** min(attempt, 6))
+        for draft, _ in drafts.values():
+            draft.release()
+        self.refresh()
+
+    def sweep(self) -> int:
+        """Remove what dead writers left and no manifest ever named; returns how many objects."""
+        log = self.path / "log"
+        last = manifest.load(log)
+        named = {e["path"] for k in range(last.number + 1) for e in manifest.read(log, k)["add"].values()}
+        return sweep(self.path, named | {entry.path for entry in last.entries.values()})
+
+    def __getitem__(self, descriptor: str) -> da.Array:
+        """A descriptor over all batches as a dask array, (n, d); rows of a batch that lacks it are NaN."""
+        import dask.array as da
+        from dask import delayed
+
+        d = self._features(descriptor)
+        dtype = np.result_type(*(self._dtype(batch, descriptor) for batch in self.batches if batch.has(descriptor)))
+        step = arrays.chunk_rows(self.n, d * dtype.itemsize)
+        parts = []
+        for batch in self.batches:
+            path = self.array(batch.name, f"descriptors/{descriptor}") if batch.has(descriptor) else None
+            for rows in self.rows(batch, step, {}):
+                block = delayed(_block)(path, rows.start, rows.stop, d, dtype)
+                parts.append(da.from_delayed(block, (len(rows), d), dtype))
+        return da.concatenate(parts)
+
+    def _features(self, descriptor: str) -> int:
+        if descriptor not in self.descriptors:
+            raise InputError(self.path, f"no descriptor {descriptor!r}", f"one of {', '.join(self.descriptors)}")
+        return self.descriptors[descriptor]
+
+    @staticmethod
+    def _dtype(batch: Batch, descriptor: str) -> np.dtype[Any]:
+        return np.dtype(batch.entry.attributes["descriptors"][descriptor]["dtype"])
+
+    def labels(self) -> dd.DataFrame:
+        """One row per image with everything the newest models say, as a dask dataframe."""
+        from streamclust.store.table import frame
+
+        return frame(self)
+
+
+def _block(path: Path | None, start: int, stop: int, d: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    if path is None:
+        return np.full((stop - start, d), np.nan, dtype)
+    return arrays.read_rows(path, start, stop).astype(dtype, copy=False)
+
+
+def create(path: Path) -> Store:
+    """Open a store, making it first where there is none."""
+    path = Path(path)
+    try:
+        if not (path / "log" / f"{0:08d}.json").exists():
+            if path.exists() and any(p.name not in {"data", "log", "drafts"} for p in path.iterdir()):
+                raise InputError(path, "a folder with other things in it", "a store or a new name")
+            (path / "drafts").mkdir(parents=True, exist_ok=True)
+            for room in ("", *ROOMS):
+                arrays.create_group(path / "data" / room)
+            manifest.sync_tree(path)
+            manifest.sync(path.parent)
+            manifest.create_log(path / "log")
+    except (NotADirectoryError, FileExistsError, PermissionError) as error:
+        raise InputError(path, f"cannot make a store there ({error.strerror})", "a folder you may write") from None
+    return open_store(path)
+
+
+def open_store(path: Path | str, at: int | None = None) -> Store:
+    """Open a store at its newest snapshot, or at snapshot ``at``.
+
+    Raises
+    ------
+    InputError : there is no store. DamageError : its manifests are damaged.
+    """
+    path = Path(path).absolute()
+    if not path.is_dir():
+        raise InputError(path, "no such store", "the folder of a store", "make one with: streamclust run STORE CASE")
+    return Store(path, manifest.load(path / "log", at))

@@ -1,0 +1,251 @@
+"""What the field's own tools take for the same work, each in a process of its own.
+
+`python -m tests.benchmarks.peers TASK PEER DATA` runs one. It prints one JSON object, {"seconds", "quality", ...}: seconds of the work alone, without imports and loading.
+Any command that prints such a line can stand in the same table; one that prints none is timed as a whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tests.benchmarks.memory import measure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+THREADS = 2
+BATCH = 8192  # rows; the cap on IncrementalPCA's batch of 5 d
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row of a table: seconds, peak bytes, quality (name to value), and the error where there was one."""
+
+    seconds: float
+    peak: int
+    quality: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+
+def run_command(command: Sequence[str], timeout: float | None = None) -> Result:
+    """Run a peer (or ours) on THREADS threads; its last line of JSON, if any, gives seconds, quality and error."""
+    limits = dict.fromkeys(
+        ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), str(THREADS)
+    )
+    done = measure(command, env={**os.environ, **limits, "LOKY_MAX_CPU_COUNT": str(THREADS)}, timeout=timeout)
+    said: dict[str, Any] = {}
+    for line in done.stdout.splitlines():
+        if line.startswith("{"):
+            said = json.loads(line)
+    error = said.get("error", f"ended with {done.returncode}" if done.returncode else "")
+    if done.returncode == -9 and timeout and done.seconds >= timeout:
+        error = f"stopped after {timeout:.0f} s"
+    return Result(said.get("seconds", done.seconds), done.peak, said.get("quality", {}), error)
+
+
+def run_peer(task: str, peer: str, data: Path, timeout: float | None = None, **options: float) -> Result:
+    """Run one of TASKS[task] on the pickled array `data`."""
+    extra = [f"{key}={value}" for key, value in options.items()]
+    return run_command([sys.executable, "-m", "tests.benchmarks.peers", task, peer, str(data), *extra], timeout)
+
+
+def load(data: Path) -> np.ndarray:
+    with Path(data).open("rb") as file:
+        return pickle.load(file)
+
+
+# PCA of standardised columns. Quality: the share of the variance that the components hold, counted over all rows.
+
+
+def pca_incremental(data: Path, p: float) -> dict[str, Any]:
+    from sklearn.decomposition import IncrementalPCA
+    from sklearn.preprocessing import StandardScaler
+
+    X = load(data)
+    rows, begin = min(5 * X.shape[1], BATCH), time.perf_counter()
+    scaler, pca = StandardScaler(), IncrementalPCA(int(p))
+    starts = range(0, len(X) - int(p), rows)
+    for i in starts:
+        scaler.partial_fit(X[i : i + rows])
+    for i in starts:
+        end = i + rows if i != starts[-1] else len(X)  # a batch of fewer rows than components is refused
+        pca.partial_fit(scaler.transform(X[i:end]))
+    seconds = time.perf_counter() - begin
+    return {"seconds": seconds, "quality": {"p": int(p), "variance": held_variance(X, pca.components_)}}
+
+
+def pca_covariance(data: Path, p: float) -> dict[str, Any]:
+    from sklearn.decomposition import PCA
+    from sklearn.preprocessing import StandardScaler
+
+    X = load(data)
+    begin = time.perf_counter()
+    Z = StandardScaler().fit_transform(X)
+    pca = PCA(int(p) if p >= 1 else p, svd_solver="covariance_eigh").fit(Z)
+    seconds = time.perf_counter() - begin
+    del Z
+    quality = {"p": int(pca.n_components_), "variance": held_variance(X, pca.components_)}
+    return {"seconds": seconds, "quality": quality}
+
+
+def held_variance(X: np.ndarray, components: np.ndarray) -> float:
+    """The share of the standardised columns' variance within the span of `components` (p, d)."""
+    blocks = [slice(i, i + BATCH) for i in range(0, len(X), BATCH)]
+    mean = sum(X[b].sum(0, dtype=float) for b in blocks) / len(X)
+    deviation = np.sqrt(sum(((X[b] - mean) ** 2).sum(0) for b in blocks) / len(X))
+    deviation[deviation == 0] = 1
+    basis = np.linalg.qr(np.asarray(components, float).T)[0].astype(np.float32)
+    total = held = 0.0
+    for b in blocks:
+        Z = ((X[b] - mean) / deviation).astype(np.float32)
+        total += np.square(Z, dtype=float).sum()
+        held += np.square(Z @ basis, dtype=float).sum()
+    return held / total
+
+
+# k-means. Quality: inertia over all rows, by one function for all.
+
+
+def inertia(X: np.ndarray, centres: np.ndarray) -> float:
+    """Sum of squared distances to the nearest centre, in float64 and without cancellation."""
+    middle = centres.mean(0, dtype=float)
+    C, total = centres - middle, 0.0
+    half = (C**2).sum(1) / 2
+    for i in range(0, len(X), BATCH):
+        Z = X[i : i + BATCH] - middle
+        total += ((Z - C[(half - Z @ C.T).argmin(1)]) ** 2).sum()
+    return float(total)
+
+
+def _kmeans(fit: Callable[[np.ndarray, int], np.ndarray]) -> Callable[[Path, float], dict[str, Any]]:
+    def peer(data: Path, k: float) -> dict[str, Any]:
+        X = load(data)
+        begin = time.perf_counter()
+        centres = np.asarray(fit(X, int(k)))
+        seconds = time.perf_counter() - begin
+        return {"seconds": seconds, "quality": {"inertia": inertia(X, centres), "k": len(centres)}}
+
+    return peer
+
+
+def _sklearn(X: np.ndarray, k: int) -> np.ndarray:
+    from sklearn.cluster import KMeans
+
+    return KMeans(k, n_init=10 if k < 100 else 1, random_state=0).fit(X).cluster_centers_
+
+
+def _minibatch(X: np.ndarray, k: int) -> np.ndarray:
+    from sklearn.cluster import MiniBatchKMeans
+
+    return MiniBatchKMeans(k, batch_size=4096, n_init=3, random_state=0).fit(X).cluster_centers_
+
+
+def _dask_ml(X: np.ndarray, k: int) -> np.ndarray:
+    import dask
+    import dask.array as da
+    from dask_ml.cluster import KMeans
+
+    with dask.config.set(scheduler="threads", num_workers=THREADS):
+        return KMeans(k, random_state=0).fit(da.from_array(X, chunks=(len(X) // 8, -1))).cluster_centers_
+
+
+def _faiss(X: np.ndarray, k: int, **options: int) -> np.ndarray:
+    import faiss
+
+    faiss.omp_set_num_threads(THREADS)
+    model = faiss.Kmeans(X.shape[1], k, niter=25, seed=0, **options)
+    model.train(X)
+    return model.centroids
+
+
+def _super(X: np.ndarray, k: int, **options: Any) -> np.ndarray:
+    from superkmeans import SuperKMeans
+
+    return SuperKMeans(k, X.shape[1], n_threads=THREADS, seed=0, **options).train(X)
+
+
+# All of it in memory, as a notebook would: load, scale, PCA(0.9), MiniBatchKMeans for k = 2 to 20, both scores.
+
+
+def route(data: Path) -> dict[str, Any]:
+    from sklearn.cluster import MiniBatchKMeans
+    from sklearn.decomposition import PCA
+    from sklearn.metrics import calinski_harabasz_score, davies_bouldin_score
+    from sklearn.preprocessing import StandardScaler
+
+    begin = time.perf_counter()
+    R = PCA(0.9, svd_solver="covariance_eigh").fit_transform(StandardScaler().fit_transform(load(data)))
+    scores = {}
+    for k in range(2, 21):
+        labels = MiniBatchKMeans(k, batch_size=4096, n_init=3, random_state=0).fit_predict(R)
+        scores[k] = calinski_harabasz_score(R, labels), davies_bouldin_score(R, labels)
+    quality = {"p": R.shape[1], "k_by_ch": max(scores, key=lambda k: scores[k][0]), "CH(10)": scores[10][0]}
+    quality |= {"k_by_db": min(scores, key=lambda k: scores[k][1]), "DB(10)": scores[10][1]}
+    return {"seconds": time.perf_counter() - begin, "quality": quality}
+
+
+TASKS: dict[str, dict[str, Callable[..., dict[str, Any]]]] = {
+    "pca": {"sklearn IncrementalPCA": pca_incremental, "sklearn PCA(covariance_eigh)": pca_covariance},
+    "kmeans": {
+        "sklearn KMeans": _kmeans(_sklearn),
+        "sklearn MiniBatchKMeans": _kmeans(_minibatch),
+        "dask-ml KMeans": _kmeans(_dask_ml),
+        "faiss, its own sample": _kmeans(_faiss),
+        "faiss, all rows": _kmeans(lambda X, k: _faiss(X, k, max_points_per_centroid=len(X))),
+        "superkmeans, as it comes": _kmeans(_super),
+        "superkmeans, all rows": _kmeans(
+            lambda X, k: _super(X, k, hierarchical=False, iters=25, sampling_fraction=1.0)
+        ),
+    },
+    "route": {"sklearn in memory": route},
+}
+
+
+class Table:
+    """Rows of results, printed as Markdown; the ratio is of the seconds to those of the first row that is ours."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.rows: list[tuple[str, Result, bool]] = []
+
+    def add(self, name: str, result: Result, *, ours: bool = False) -> None:
+        self.rows.append((name, result, ours))
+
+    def __str__(self) -> str:
+        base = next((r.seconds for _, r, ours in self.rows if ours and not r.error), None)
+        lines = [
+            f"### {self.title}",
+            "",
+            "| name | seconds | ratio to ours | peak MB | quality |",
+            "|---|--:|--:|--:|---|",
+        ]
+        for name, r, _ in self.rows:
+            ratio = f"{r.seconds / base:.2f}" if base and not r.error else "-"
+            quality = r.error or ", ".join(
+                f"{k} {v:.6g}" if isinstance(v, float) else f"{k} {v}" for k, v in r.quality.items()
+            )
+            lines.append(f"| {name} | {r.seconds:.2f} | {ratio} | {r.peak / 1e6:.0f} | {quality} |")
+        return "\n".join(lines)
+
+
+def main(task: str, peer: str, data: str, *options: str) -> None:
+    """Run one peer here and print its JSON line; its failure is a result too."""
+    arguments = {key: float(value) for key, value in (option.split("=") for option in options)}
+    try:
+        said = TASKS[task][peer](Path(data), **arguments)
+    except Exception as error:  # noqa: BLE001  # whatever another library raises goes into the table
+        said = {"error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
+    print(json.dumps(said))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,19 @@
+"""What every test may use: the shared real data (skipped by name where it is absent)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SHARED_DATA = Path(os.environ.get("STREAMCLUST_DATA", ROOT.parent / "shared" / "data"))
+
+
+def shared_data(name: str) -> Path:
+    """The path of a file or folder of the shared data, or a skip that names it."""
+    path = SHARED_DATA / name
+    if not path.exists():
+        pytest.skip(f"shared data not here: {name}", allow_module_level=True)
+    return path
