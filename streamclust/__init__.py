@@ -1,4 +1,4 @@
-"""streamclust: image descriptors to clusters, labels, outliers and density images, out of core."""
+"""Image descriptors to clusters, labels, outliers and density images, out of core."""
 
 from __future__ import annotations
 

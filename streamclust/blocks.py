@@ -173,14 +173,14 @@ def _counted(progress: Progress | None) -> AbstractContextManager[Any]:
 
     count = {"done": 0, "all": 0}
 
-    def start(graph: Any) -> None:
-        count["all"] = len(graph)
+    def start_state(graph: Any, state: Any) -> None:
+        count["all"] = len(state["ready"]) + len(state["waiting"])
 
     def posttask(key: Any, result: Any, graph: Any, state: Any, worker: Any) -> None:
         count["done"] += 1
         progress(count["done"], count["all"])
 
-    return Callback(start=start, posttask=posttask)  # type: ignore[no-any-return]
+    return Callback(start_state=start_state, posttask=posttask)  # type: ignore[no-any-return]
 
 
 def executor(scheduler: str | None, workers: int | None, progress: Progress | None = None) -> Dask:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from streamclust import moments as mo
 from streamclust.errors import ConflictError, InputError
 from streamclust.job import Job
+from streamclust.planning import chunk_rows
 from streamclust.readers.arrays import ArraySource
 from streamclust.readers.case import Case
 from streamclust.readers.pictures import PictureSource
@@ -86,7 +87,7 @@ def _fingerprint(case: Case, batch: str, job: Job) -> str:
 
 def _grid(source: ArraySource) -> tuple[int, list[Rows]]:
     n, d = source.shape
-    rows = arrays.chunk_rows(n, d * source.dtype.itemsize)
+    rows = chunk_rows(n, d * source.dtype.itemsize)
     return rows, list(leaves("", 0, n, rows, {}))
 
 
@@ -170,7 +171,7 @@ def _images(job: Job, draft: Draft, case: Case) -> int:
         job.executor.map(no_pictures, addresses)
         return 0
     missing = n
-    for partition in range(case.pictures.partitions):
+    for partition in range(case.pictures.partitions()):
         missing -= sum(job.executor.map(locate_pictures, addresses, case.pictures, partition))
     return missing
 
@@ -241,7 +242,7 @@ def _entry(draft: Draft, case: Case, batch: str, taken: Mapping[str, Taken], dig
         "descriptors": about,
         "columns": dict(case.paths.columns),
         "source": str(case.folder.absolute()),
-        "pictures": None if pictures is None else {"root": str(pictures.root.absolute()), "kind": pictures.kind},
+        "pictures": None if pictures is None else asdict(pictures) | {"root": str(pictures.root.absolute())},
     }
     digests = {
         f"descriptors/{name}": hashlib.sha256("".join(v for _, v in sorted(t.digests.items())).encode()).hexdigest()

@@ -36,12 +36,12 @@ class LabelSums:
     @property
     def means(self) -> Doubles:
         """Mean of each label's rows : (k, p) float64; the reference where a label has no row."""
-        return self.centers + self.sums / np.maximum(self.counts, 1)[:, None]
+        return np.asarray(self.centers + self.sums / np.maximum(self.counts, 1)[:, None], np.float64)
 
     @property
     def scatter(self) -> Doubles:
         """Sum of squared distances of each label's rows to their mean : (k,) float64 (Huygens' theorem)."""
-        lever = np.einsum("ij,ij->i", self.sums, self.sums) / np.maximum(self.counts, 1)
+        lever: Doubles = np.einsum("ij,ij->i", self.sums, self.sums) / np.maximum(self.counts, 1)
         return np.maximum(self.squares - lever, 0)
 
 
@@ -82,7 +82,7 @@ def label_sums_block(X: Float, labels: Integers, centers: Float) -> LabelSums:
     for start in range(0, len(X), _TILE):
         tile, label = _labelled(X, labels, start)
         deviation = tile.astype(np.float64) - centers[label]
-        squares = np.bincount(label, np.einsum("ij,ij->i", deviation, deviation), k)
+        squares: Doubles = np.bincount(label, np.einsum("ij,ij->i", deviation, deviation), k).astype(np.float64)
         counts = np.bincount(label, minlength=k)
         state = merge(state, LabelSums(centers, counts, group_sums(deviation, label, k), squares))
     return state
@@ -117,7 +117,8 @@ def spread_block(X: Float, labels: Integers, means: Float) -> DaviesState:
     for start in range(0, len(X), _TILE):
         tile, label = _labelled(X, labels, start)
         deviation = tile.astype(np.float64) - means[label]
-        distances = np.bincount(label, np.sqrt(np.einsum("ij,ij->i", deviation, deviation)), k)
+        lengths = np.sqrt(np.einsum("ij,ij->i", deviation, deviation))
+        distances: Doubles = np.bincount(label, lengths, k).astype(np.float64)
         state = spread_merge(state, DaviesState(np.bincount(label, minlength=k), distances))
     return state
 
@@ -130,8 +131,8 @@ def spread_merge(a: DaviesState, b: DaviesState) -> DaviesState:
 def davies_bouldin(state: DaviesState, means: Float) -> float:
     """Davies-Bouldin index of all rows that were added: lower is better; NaN unless 2 <= clusters < rows.
 
-    ``means`` : (k, p), the labels' means that `spread_block` measured from. As ``sklearn.metrics.davies_bouldin_score``.
-    Source: Davies and Bouldin, IEEE TPAMI 1 (1979) 224-227.
+    ``means`` : (k, p), the labels' means that `spread_block` measured from.
+    As ``sklearn.metrics.davies_bouldin_score``. Source: Davies and Bouldin, IEEE TPAMI 1 (1979) 224-227.
     """
     from scipy.spatial.distance import pdist, squareform
 
@@ -152,7 +153,8 @@ def choose_k(curve: Mapping[int, tuple[float, float]]) -> tuple[int, str]:
 
     Parameters
     ----------
-    curve : k -> (Calinski-Harabasz, Davies-Bouldin); k whose indices are NaN (a single cluster) rank last.
+    curve : mapping of k to (Calinski-Harabasz, Davies-Bouldin)
+        k whose indices are NaN (a single cluster) rank last.
 
     Returns
     -------
@@ -161,14 +163,14 @@ def choose_k(curve: Mapping[int, tuple[float, float]]) -> tuple[int, str]:
     if not curve:
         raise ValueError("choose_k needs at least one k")
     ks = sorted(curve)
-    harabasz = {k: -np.nan_to_num(curve[k][0], nan=-np.inf) for k in ks}
-    bouldin = {k: np.nan_to_num(curve[k][1], nan=np.inf) for k in ks}
+    harabasz = {k: float("inf") if np.isnan(curve[k][0]) else -curve[k][0] for k in ks}
+    bouldin = {k: float("inf") if np.isnan(curve[k][1]) else curve[k][1] for k in ks}
     ranks = {k: (_rank(harabasz, k) + _rank(bouldin, k)) / 2 for k in ks}
     best = min(ks, key=lambda k: (ranks[k], k))
-    by_harabasz, by_bouldin = (min(ks, key=lambda k, cost=cost: (cost[k], k)) for cost in (harabasz, bouldin))
+    by_harabasz, by_bouldin = min(ks, key=harabasz.__getitem__), min(ks, key=bouldin.__getitem__)
     reason = (
-        f"k = {best} of {_words(ks)} has the best mean rank ({ranks[best]:g}) of Calinski-Harabasz ({curve[best][0]:.4g})"
-        f" and Davies-Bouldin ({curve[best][1]:.4g}); Calinski-Harabasz alone would choose k = {by_harabasz},"
+        f"k = {best} of {_words(ks)} has the best mean rank ({ranks[best]:g}) of Calinski-Harabasz"
+        f" ({curve[best][0]:.4g}) and Davies-Bouldin ({curve[best][1]:.4g}); Calinski-Harabasz alone would choose k = {by_harabasz},"
         f" Davies-Bouldin alone k = {by_bouldin}."
     )
     return best, reason

@@ -60,13 +60,14 @@ def accumulate(state: Moments, X: NDArray[Any]) -> Moments:
     if n == 0:
         return state
     X = X.astype(np.float32, copy=False)
-    center = X.mean(axis=0, dtype=np.float64).astype(np.float32)
+    mean = X.mean(axis=0, dtype=np.float64)
+    center = mean.astype(np.float32)
     deviations = X - center
-    shift = deviations.mean(axis=0, dtype=np.float64)
+    shift = mean - center
     squares = np.einsum("ij,ij->j", deviations, deviations, dtype=np.float64)
     block = Moments(
         n,
-        center + shift,
+        mean,
         np.maximum(squares - n * shift**2, 0.0),
         X.min(axis=0).astype(np.float64),
         X.max(axis=0).astype(np.float64),

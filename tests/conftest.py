@@ -17,3 +17,15 @@ def shared_data(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"shared data not here: {name}", allow_module_level=True)
     return path
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A client of a real cluster of two worker processes on loopback."""
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1") as processes,
+        Client(processes, set_as_default=False) as client,
+    ):
+        yield client

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from tests.benchmarks.generator import BLOCK, DIMS, FACTORS, Rows, pickle_envelope, write_reference_case
+from tests.benchmarks.generator import DIMS, pickle_envelope, write_reference_case
 from tests.benchmarks.memory import measure
+from tests.benchmarks.truth import BLOCK, FACTORS, Rows
 
 if TYPE_CHECKING:
     from pathlib import Path

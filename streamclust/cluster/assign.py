@@ -36,8 +36,9 @@ def default_tile_rows(k: int) -> int:
 
 
 def origin_of(centers: Float) -> NDArray[np.float32]:
-    """What `tiles` subtracts from rows and centres: the coordinate-wise median centre, which no far centre moves."""
-    return np.median(centers.astype(np.float64), axis=0).astype(np.float32)
+    """What `tiles` subtracts from rows and centres: the coordinate-wise lower median, which no far centre moves."""
+    middle = (len(centers) - 1) // 2
+    return np.asarray(np.partition(centers, middle, axis=0)[middle], np.float32)
 
 
 def tiles(X: Float, centers: Float, tile_rows: int | None = None) -> Iterator[Tile]:
@@ -67,8 +68,12 @@ def assign(X: Float, centers: Float, tile_rows: int | None = None) -> tuple[Labe
 
     Parameters
     ----------
-    X : (n, p) float32, finite. centers : (k, p) float32, k >= 1.
-    tile_rows : rows per GEMM; by default as many as keep the scratch small (at most 16 MiB).
+    X : (n, p) float32
+        Finite.
+    centers : (k, p) float32
+        At least one.
+    tile_rows : int
+        Rows per GEMM; by default as many as keep the scratch small (at most 16 MiB).
 
     Returns
     -------
@@ -77,8 +82,8 @@ def assign(X: Float, centers: Float, tile_rows: int | None = None) -> tuple[Labe
     Notes
     -----
     ``||x||^2 - 2 x.c + ||c||^2`` about the median centre in float32, with rounding near ``eps (||x||^2 + ||c||^2)``.
-    Where that could reach 1 % of the distance, the rows' possible centres are compared by direct differences in float64,
-    so that duplicates are at distance 0 exactly and a common offset costs nothing (scikit-learn#9354).
+    Where that could reach 1 % of the distance, the row's possible centres are compared by differences in float64, so
+    that duplicates are at distance 0 exactly and a common offset costs nothing (scikit-learn#9354).
     """
     labels, sqdist = np.empty(len(X), np.int32), np.empty(len(X), np.float64)
     for tile in tiles(X, centers, tile_rows):
@@ -89,7 +94,8 @@ def assign(X: Float, centers: Float, tile_rows: int | None = None) -> tuple[Labe
 def exact_sqdist(X: Float, centers: Float, labels: NDArray[np.integer[Any]]) -> Distances:
     """Squared distance of each row to the centre it is labelled with, by differences in float64 : (n,)."""
     difference = X.astype(np.float64) - centers[labels]
-    return np.einsum("ij,ij->i", difference, difference)
+    squares: Distances = np.einsum("ij,ij->i", difference, difference)
+    return squares
 
 
 def _nearest(tile: Float, Z: Float, centers: Float, moved: Float, scores: Float) -> tuple[Labels, Distances]:

@@ -94,7 +94,8 @@ def lloyd_block(X: Float, centers: Float, spare: int = SPARE) -> LloydState:
         totals += group_sums(tile.centred, tile.labels, k)
     counts = np.bincount(labels, minlength=k).astype(np.int64)
     totals -= counts[:, None] * (centers.astype(np.float64) - origin_of(centers))
-    sums = LabelSums(centers, counts, totals, np.bincount(labels, sqdist, k))
+    squares: Doubles = np.bincount(labels, sqdist, k).astype(np.float64)
+    sums = LabelSums(centers, counts, totals, squares)
     return LloydState(sums, *_farthest(X, centers, labels, sqdist, min(k, spare)), min(k, spare))
 
 
@@ -114,6 +115,14 @@ def update(state: LloydState) -> tuple[NDArray[np.float32], int]:
     return _reseed(state, state.sums.means.astype(np.float32))
 
 
+def settled(state: LloydState, tol: float = 1e-4) -> bool:
+    """Whether the means are where the centres are and every cluster has rows, or no row has a distance left."""
+    if state.empty:
+        return not len(state.far_rows)
+    moves = state.sums.sums / state.counts[:, None]
+    return bool(np.einsum("ij,ij->", moves, moves) <= tol * state.inertia / state.counts.sum())
+
+
 def lloyd(
     fold: Callable[[dict[Key, NDArray[np.float32]]], Mapping[Key, LloydState]],
     starts: Mapping[Key, Float],
@@ -124,11 +133,15 @@ def lloyd(
 
     Parameters
     ----------
-    fold : evaluates every given set of centres over all rows (`lloyd_block`, `merge`).
-    starts : (k, p) centres per key. A repeated centre is an empty cluster, to be placed where rows are far.
-    max_iter : passes that may improve the centres. Then only sets with an empty cluster, or whose sizes do not descend,
-        are read again: usually once.
-    tol : a set is done when its centres' squared moves add up to at most ``tol`` x inertia / n.
+    fold : function
+        Evaluates every given set of centres over all rows (`lloyd_block`, `merge`).
+    starts : mapping of key to (k, p)
+        A repeated centre is an empty cluster, to be placed where rows are far.
+    max_iter : int
+        Passes that may improve the centres. Then only sets with an empty cluster, or whose sizes do not descend, are
+        read again: usually once.
+    tol : float
+        A set is done when its centres' squared moves add up to at most ``tol`` x inertia / n.
 
     Returns
     -------
@@ -142,7 +155,7 @@ def lloyd(
         states = fold(dict(active))
         for key, centers in list(active.items()):
             state = states[key]
-            converged[key] |= _converged(state, tol)
+            converged[key] |= settled(state, tol)
             if not converged[key] and passes < max_iter:
                 active[key] = update(state)[0]
             elif state.empty and len(state.far_rows):
@@ -154,14 +167,6 @@ def lloyd(
                 done[key] = _result(state, passes, converged[key])
                 del active[key]
     return {key: done[key] for key in starts}
-
-
-def _converged(state: LloydState, tol: float) -> bool:
-    """Whether the means are where the centres are and every cluster has rows, or no row has a distance left."""
-    if state.empty:
-        return not len(state.far_rows)
-    moves = state.sums.sums / state.counts[:, None]
-    return float(np.einsum("ij,ij->", moves, moves)) <= tol * state.inertia / state.counts.sum()
 
 
 def _reseed(state: LloydState, centers: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:

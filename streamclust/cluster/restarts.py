@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamclust.cluster.assign import assign
-from streamclust.cluster.kmeans import lloyd_block, update
+from streamclust.cluster.kmeans import lloyd_block, settled, update
 
 Float = NDArray[np.floating[Any]]
 Centers = NDArray[np.float32]
@@ -18,6 +18,8 @@ _FINE = 100
 _FINE_RESTARTS = 2
 _ROWS_PER_CENTER = 20
 _ENOUGH_TO_JUDGE = 1000
+_POLISH = 5
+_POLISH_ITER = 12
 
 
 def restarts(
@@ -25,7 +27,7 @@ def restarts(
     ks: Sequence[int],
     n_init: int = 12,
     train_rows: int = 4000,
-    n_iter: int = 6,
+    n_iter: int = 5,
     keep: int = 3,
     seed: int = 0,
 ) -> dict[int, list[Centers]]:
@@ -33,30 +35,43 @@ def restarts(
 
     Parameters
     ----------
-    sample : (m, p) float32, finite, m >= 1, rows drawn at random from the data.
-    n_init : restarts per k; 2 for k > 100, whose local optima differ little.
-    train_rows : sample rows that a restart trains on, or 20 k if that is more. keep : how many starts to return per k.
+    sample : (m, p) float32
+        Rows drawn at random from the data, finite, at least one.
+    ks : sequence of int
+        Numbers of clusters.
+    n_init : int
+        Restarts per k; 2 for k > 100, whose local optima differ little.
+    train_rows : int
+        Sample rows that a restart trains on, or 20 k if that is more.
+    n_iter : int
+        Lloyd iterations before a restart is judged.
+    keep : int
+        How many starts to return per k.
+    seed : int
+        Of the split and of the draws.
 
     Returns
     -------
-    k -> at most ``keep`` arrays (k, p) float32. Where the sample has too few distinct rows the rest repeats centre 0,
+    Per k at most ``keep`` arrays (k, p) float32. Where the sample has too few distinct rows the rest repeats centre 0,
     which `lloyd` takes as clusters to be placed.
 
     Notes
     -----
-    Inertia is compared on held-back rows, as many as were trained on where the sample has them; a sample with fewer than
-    1000 rows to hold back is judged whole. All k up to 100 share their k-means++ draws: the first k of a longer draw are a
-    draw for k. Source: Arthur and Vassilvitskii, "k-means++", SODA 2007, with greedy candidates as scikit-learn has them.
+    Restarts are judged by inertia on held-back rows, as many as were trained on where the sample has them; a sample
+    with fewer than 1000 rows to hold back is judged whole. The kept ones are polished on 5 times the training rows.
+    All k up to 100 share their k-means++ draws: the first k of a longer draw are a draw for k. Source: Arthur and Vassilvitskii,
+    "k-means++", SODA 2007, with greedy candidates as in scikit-learn.
     """
     coarse, fine = [k for k in ks if k <= _FINE], [k for k in ks if k > _FINE]
     groups = [(coarse, n_init)] * bool(coarse) + [([k], min(n_init, _FINE_RESTARTS)) for k in fine]
     found: dict[int, list[Centers]] = {}
     for group, count in groups:
         rng = np.random.default_rng([seed, max(group)])
-        train, judge = _split(sample, max(train_rows, _ROWS_PER_CENTER * max(group)), rng)
+        size = max(train_rows, _ROWS_PER_CENTER * max(group))
+        train, judge, polish = _split(sample, size, rng)
         draws = [kmeans_plusplus(train, max(group), rng) for _ in range(count)]
         for k in group:
-            found[k] = _best(train, judge, [draw[:k] for draw in draws], k, n_iter, keep)
+            found[k] = _best(train, judge, polish, [_pad(draw[:k], k) for draw in draws], n_iter, keep)
     return found
 
 
@@ -83,23 +98,31 @@ def kmeans_plusplus(X: Float, k: int, rng: np.random.Generator) -> Centers:
     return np.ascontiguousarray(X[chosen], np.float32)
 
 
-def _split(sample: Float, size: int, rng: np.random.Generator) -> tuple[Float, Float]:
-    """Rows to train on and rows to judge by."""
+def _split(sample: Float, size: int, rng: np.random.Generator) -> tuple[Float, Float, Float]:
+    """Rows to train on, to judge by and to polish on."""
     order = rng.permutation(len(sample))
     train, held = order[:size], order[size : 2 * size]
-    return sample[train], sample[held] if len(held) >= min(size, _ENOUGH_TO_JUDGE) else sample
+    judge = sample[held] if len(held) >= min(size, _ENOUGH_TO_JUDGE) else sample
+    return sample[train], judge, sample[order[: _POLISH * size]]
 
 
-def _best(train: Float, judge: Float, draws: list[Centers], k: int, n_iter: int, keep: int) -> list[Centers]:
-    """The draws after a few Lloyd iterations, in order of their inertia on the judge's rows."""
-    improved = []
-    for draw in draws:
-        centers = _pad(draw, k)
-        for _ in range(n_iter):
-            centers = update(lloyd_block(train, centers, spare=8))[0]
-        improved.append(centers)
-    inertia = [assign(judge, centers)[1].sum() for centers in improved]
-    return [improved[i] for i in np.argsort(inertia, kind="stable")[:keep]]
+def _best(train: Float, judge: Float, rest: Float, draws: list[Centers], n_iter: int, keep: int) -> list[Centers]:
+    """The draws best on the judge's rows after a few iterations, then polished, in order of their inertia there."""
+    tried = [_iterate(train, draw, n_iter)[0] for draw in draws]
+    inertia = [assign(judge, centers)[1].sum() for centers in tried]
+    kept = [_iterate(rest, tried[i], _POLISH_ITER) for i in np.argsort(inertia, kind="stable")[:keep]]
+    return [centers for centers, _ in sorted(kept, key=lambda pair: pair[1])]
+
+
+def _iterate(X: Float, centers: Centers, n_iter: int) -> tuple[Centers, float]:
+    """Centres after at most that many Lloyd iterations, and the inertia that the last of them saw."""
+    inertia = float("inf")
+    for _ in range(n_iter):
+        state = lloyd_block(X, centers, spare=8)
+        centers, inertia = update(state)[0], state.inertia
+        if settled(state):
+            break
+    return centers, inertia
 
 
 def _pad(centers: Centers, k: int) -> Centers:

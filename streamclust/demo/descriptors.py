@@ -1,4 +1,4 @@
-"""Three descriptors computed from the pictures alone: ``shape`` (gradients), ``colour`` (histograms) and ``texture`` (random convolutions).
+"""Descriptors from pictures alone: ``shape`` (gradients), ``colour`` (histogram), ``texture`` (random filters).
 
 No network, no labels, no knowledge of the camera: each row depends on its own picture only.
 """
@@ -11,9 +11,15 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 WINDOW = (48, 64)  # rows and columns of the aligned window that `shape` looks at
+REACH = 2.1  # half a window in standard deviations of the foreground; an even block ends at 1.73
 ORIENTATIONS, CELL = 8, 8
 LIGHTNESS_BINS, CHROMA_BINS = 5, 5
 FILTERS, PATCH, STRIDE, GRID = 32, 7, 2, (3, 4)
+SIZES = {
+    "shape": ORIENTATIONS * (WINDOW[0] // CELL) * (WINDOW[1] // CELL),
+    "colour": LIGHTNESS_BINS * CHROMA_BINS**2,
+    "texture": FILTERS * GRID[0] * GRID[1],
+}
 
 
 def describe(pictures: NDArray[np.uint8]) -> dict[str, Floats]:
@@ -21,7 +27,8 @@ def describe(pictures: NDArray[np.uint8]) -> dict[str, Floats]:
 
     Parameters
     ----------
-    pictures : (n, 120, 160, 3) uint8, RGB.
+    pictures : (n, 120, 160, 3) uint8
+        RGB.
 
     Returns
     -------
@@ -41,7 +48,11 @@ def halved(pictures: NDArray[np.uint8]) -> Floats:
 
 
 def foreground(small: Floats) -> Floats:
-    """How much each pixel stands out, (n, h, w) in 0..1: its distance from its row's colour at the picture's two edges, times a window."""
+    """How much each pixel stands out, (n, h, w) in 0..1.
+
+    Its distance from what its row shows at the picture's left and right edges, against the picture's median, times a
+    window that favours the middle.
+    """
     n, h, w, _ = small.shape
     left, right = small[:, :, :8].mean(axis=2), small[:, :, -8:].mean(axis=2)
     across = np.linspace(0, 1, w, dtype=np.float32)[None, None, :, None]
@@ -55,30 +66,32 @@ def foreground(small: Floats) -> Floats:
 
 
 def aligned(small: Floats, weight: Floats) -> tuple[Floats, Floats]:
-    """Grey pictures and weights, (n, 48, 64) each, cut so that what stands out fills the window."""
-    n, h, w = weight.shape
+    """Pictures (n, 48, 64, 3) and weights (n, 48, 64), cut so that what stands out fills the window.
+
+    Half of its own aspect ratio is kept (in logarithm): a long low shape still uses most of the rows.
+    """
+    _, h, w = weight.shape
     strong = weight**2
     total = strong.sum(axis=(1, 2)) + 1e-6
     over_rows, over_cols = strong.sum(axis=2) / total[:, None], strong.sum(axis=1) / total[:, None]
-    (top, bottom), (left, right) = extent(over_rows), extent(over_cols)
-    at_rows = top[:, None] + np.linspace(-0.08, 1.08, WINDOW[0]) * (bottom - top)[:, None]
-    at_cols = left[:, None] + np.linspace(-0.08, 1.08, WINDOW[1]) * (right - left)[:, None]
+    y, spread_y = centre_and_spread(over_rows)
+    x, spread_x = centre_and_spread(over_cols)
+    wide = np.maximum(spread_x, spread_y * WINDOW[1] / WINDOW[0])
+    half_x = np.clip(REACH * np.sqrt(wide * spread_x), 8, 0.6 * w)
+    half_y = np.clip(REACH * np.sqrt(wide * WINDOW[0] / WINDOW[1] * spread_y), 6, 0.6 * h)
+    at_rows = y[:, None] + np.linspace(-1, 1, WINDOW[0]) * half_y[:, None]
+    at_cols = x[:, None] + np.linspace(-1, 1, WINDOW[1]) * half_x[:, None]
     channels = np.concatenate([small, weight[..., None]], axis=3)
     cut = bilinear(channels, at_rows, at_cols)
     return cut[..., :3], cut[..., 3]
 
 
-def extent(shares: Floats) -> tuple[Floats, Floats]:
-    """Where 4 % and 96 % of (n, m) shares are reached, between the bins; at least 12 bins apart."""
-    sums = np.cumsum(shares, axis=1)
-    rows = np.arange(len(shares))
-    ends = []
-    for q in (0.04, 0.96):
-        at = np.minimum((sums < q).sum(axis=1), shares.shape[1] - 1)
-        ends.append(at + 1 - (sums[rows, at] - q) / (shares[rows, at] + 1e-6))
-    low, high = ends
-    short = np.maximum(12 - (high - low), 0) / 2
-    return (low - short).astype(np.float32), (high + short).astype(np.float32)
+def centre_and_spread(shares: Floats) -> tuple[Floats, Floats]:
+    """Mean and standard deviation of (n, m) shares over 0 .. m - 1."""
+    places = np.arange(shares.shape[1], dtype=np.float32)
+    mean = shares @ places
+    deviation: Floats = np.sqrt((shares * (places - mean[:, None]) ** 2).sum(axis=1))
+    return mean, deviation
 
 
 def bilinear(images: Floats, at_rows: NDArray[np.float64], at_cols: NDArray[np.float64]) -> Floats:
@@ -97,7 +110,10 @@ def bilinear(images: Floats, at_rows: NDArray[np.float64], at_cols: NDArray[np.f
 
 
 def shape(small: Floats, weight: Floats) -> Floats:
-    """Histograms of oriented gradients (Dalal and Triggs 2005) of the aligned window, unsigned, weighted by the foreground: (n, 384)."""
+    """Histograms of oriented gradients of the aligned window, unsigned, weighted by the foreground: (n, 384).
+
+    Source: Dalal and Triggs (2005), Histograms of oriented gradients for human detection; one block norm per cell.
+    """
     window, stands_out = aligned(small, weight)
     window = np.sqrt(window)
     dy, dx = np.gradient(window, axis=(1, 2))
@@ -109,33 +125,31 @@ def shape(small: Floats, weight: Floats) -> Floats:
     low = np.floor(turn).astype(np.intp)
     share = turn - low
     n, h, w = size.shape
-    fine = np.zeros((n, ORIENTATIONS, 2 * h // CELL, 2 * w // CELL), np.float32)
+    cells = np.zeros((n, ORIENTATIONS, h // CELL, w // CELL), np.float32)
     for o in range(ORIENTATIONS):
         plane = size * ((low % ORIENTATIONS == o) * (1 - share) + ((low + 1) % ORIENTATIONS == o) * share)
-        fine[:, o] = plane.reshape(n, 2 * h // CELL, CELL // 2, 2 * w // CELL, CELL // 2).sum(axis=(2, 4))
-    padded = np.pad(fine, ((0, 0), (0, 0), (1, 1), (1, 1)))
-    tall = padded[:, :, :-2:2] + 2 * padded[:, :, 1:-1:2] + 2 * padded[:, :, 2::2][:, :, : h // CELL] 
-    tall = tall + 0
-    planes = (tall[..., :-2:2] + 2 * tall[..., 1:-1:2] + 2 * tall[..., 2::2][..., : w // CELL]) / 4
-    energy = (planes**2).sum(axis=1)
+        cells[:, o] = plane.reshape(n, h // CELL, CELL, w // CELL, CELL).sum(axis=(2, 4))
+    energy = (cells**2).sum(axis=1)
     padded = np.pad(energy, ((0, 0), (1, 1), (1, 1)), mode="edge")
-    around = sum(padded[:, i : i + h // CELL, j : j + w // CELL] for i in range(3) for j in range(3))
-    floor = energy.mean(axis=(1, 2))[:, None, None] + 0.05
-    return np.sqrt(planes / np.sqrt(around + floor)[:, None]).reshape(n, -1).astype(np.float32)
+    around = sum(padded[:, i : i + h // CELL, j : j + w // CELL] for i in range(3) for j in range(3)) / 9
+    floor = 0.5 * energy.mean(axis=(1, 2))[:, None, None] + 0.02
+    result: Floats = (cells / np.sqrt(around + floor)[:, None]).reshape(n, -1).astype(np.float32)
+    return result
 
 
 def colour(small: Floats, weight: Floats) -> Floats:
-    """A soft histogram over lightness and two opponent channels, weighted by the foreground: (n, 125), square roots of shares."""
+    """Roots of a soft histogram over lightness and two opponent channels, weighted by the foreground: (n, 125)."""
     n = len(small)
     pixels = small[:, ::2, ::2].reshape(n, -1, 3)
     w = weight[:, ::2, ::2].reshape(n, -1) ** 2
-    red, green, blue = np.moveaxis(pixels, 2, 0)
-    bright = np.maximum(np.maximum(red, green), blue) + 0.08
+    red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
+    bright = pixels.max(axis=2) + np.float32(0.08)
     opponents = ((red - green) / bright, (0.5 * (red + green) - blue) / bright)
     axes = [membership(np.sqrt(bright), 0.25, 1.0, LIGHTNESS_BINS)]
     axes += [membership(o, -0.7, 0.7, CHROMA_BINS) for o in opponents]
     joint = np.einsum("np,npl,npa,npb->nlab", w, *axes, optimize=True).reshape(n, -1)
-    return np.sqrt(joint / (joint.sum(axis=1, keepdims=True) + 1e-6)).astype(np.float32)
+    result: Floats = np.sqrt(joint / (joint.sum(axis=1, keepdims=True) + 1e-6)).astype(np.float32)
+    return result
 
 
 def membership(values: Floats, low: float, high: float, bins: int) -> Floats:
@@ -147,7 +161,7 @@ def membership(values: Floats, low: float, high: float, bins: int) -> Floats:
 
 
 def texture(small: Floats) -> Floats:
-    """Rectified answers to 32 fixed random 7 x 7 filters, pooled on a 3 x 4 grid of the whole picture, logarithmic: (n, 384)."""
+    """Logarithms of the answers to 32 fixed random 7 x 7 filters, pooled on a 3 x 4 grid of the picture: (n, 384)."""
     n = len(small)
     filters = np.random.default_rng(20260101).standard_normal((PATCH * PATCH * 3, FILTERS)).astype(np.float32)
     filters -= filters.mean(axis=0)
@@ -157,4 +171,5 @@ def texture(small: Floats) -> Floats:
     patches = patches[:, : rows * GRID[0], : cols * GRID[1]]
     answers = np.maximum(patches.reshape(-1, PATCH * PATCH * 3) @ filters, 0)
     pooled = answers.reshape(n, GRID[0], rows, GRID[1], cols, FILTERS).mean(axis=(2, 4))
-    return np.log(0.01 + pooled).reshape(n, -1).astype(np.float32)
+    result: Floats = np.log(0.01 + pooled).reshape(n, -1).astype(np.float32)
+    return result

@@ -11,7 +11,8 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from streamclust.demo.vehicles import Colour, draw_vehicle, half_extent, mixed, repainted
+from streamclust.demo.bodies import half_extent
+from streamclust.demo.vehicles import Colour, draw_vehicle, mixed, repainted
 
 WIDTH, HEIGHT = 160, 120
 ZOOM = 2  # everything is drawn twice as large and halved, which smooths the edges
@@ -32,7 +33,7 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Street:
-    """What a camera always sees: horizon as a share of the height, colours, the lane line's place and what stands behind."""
+    """What a camera always sees: horizon and lane line as shares of the picture, colours, and what stands behind."""
 
     horizon: float
     asphalt: Colour
@@ -51,11 +52,11 @@ STREETS = (
 )
 
 
-def draw_picture(scene: Scene, rng: np.random.Generator) -> Image.Image:
-    """One RGB picture, 160 x 120. The same scene and the same generator state give the same pixels."""
+def draw_picture(scene: Scene, rng: np.random.Generator, sensor: np.random.Generator) -> Image.Image:
+    """One RGB picture, 160 x 120: ``rng`` decides what is drawn, ``sensor`` only blur and noise."""
     light, tint = daylight(scene.hour)
     image = FAILURES.get(scene.sort, with_vehicle)(scene, light, tint, rng)
-    return developed(image, noise=3.0 + 5.0 * (1 - light), rng=rng)
+    return developed(image, noise=3.0 + 5.0 * (1 - light), sensor=sensor)
 
 
 def daylight(hour: float) -> tuple[float, Colour]:
@@ -89,14 +90,21 @@ def empty_street(camera: int) -> Image.Image:
     for y in range(horizon):
         pen.line([(0, y), (width, y)], fill=mixed((150, 188, 232), (226, 234, 240), y / horizon))
     backdrop(pen, street, horizon, width, rng)
+    pen.rectangle([0, horizon, width, height], fill=street.asphalt)
     pen.rectangle([0, horizon, width, horizon + 14], fill=street.verge)
     x = int(width * street.line)
     for y in range(horizon + 22, height, 44):
         half = 1 + 4 * (y - horizon) / height
-        pen.polygon([(x - half, y), (x + half, y), (x + half * 1.3, y + 26), (x - half * 1.3, y + 26)], fill=(224, 222, 212))
+        pen.polygon(
+            [(x - half, y), (x + half, y), (x + half * 1.3, y + 26), (x - half * 1.3, y + 26)], fill=(224, 222, 212)
+        )
     pen.line([(0, horizon + 17), (width, horizon + 17)], fill=(210, 208, 200), width=3)
-    grain = rng.normal(0, 5, (height, width, 1)) + rng.normal(0, 3, (height // 8, width // 8, 1)).repeat(8, 0).repeat(8, 1)
-    return Image.fromarray(np.clip(np.asarray(image) + grain, 0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(1))
+    grain = rng.normal(0, 5, (height, width, 1)) + rng.normal(0, 3, (height // 8, width // 8, 1)).repeat(8, 0).repeat(
+        8, 1
+    )
+    return Image.fromarray(np.clip(np.asarray(image) + grain, 0, 255).astype(np.uint8)).filter(
+        ImageFilter.GaussianBlur(1)
+    )
 
 
 def backdrop(pen: ImageDraw.ImageDraw, street: Street, horizon: int, width: int, rng: np.random.Generator) -> None:
@@ -110,14 +118,21 @@ def backdrop(pen: ImageDraw.ImageDraw, street: Street, horizon: int, width: int,
         wide, tall = int(rng.integers(30, 60)), int(rng.integers(horizon // 3, horizon - 8))
         shade = float(rng.uniform(0, 0.35))
         if street.behind == "houses":
-            pen.rectangle([x, horizon - tall, x + wide, horizon], fill=mixed((186, 172, 158), (120, 112, 118), shade * 2))
+            pen.rectangle(
+                [x, horizon - tall, x + wide, horizon], fill=mixed((186, 172, 158), (120, 112, 118), shade * 2)
+            )
             for i in range(x + 6, x + wide - 6, 12):
                 for j in range(horizon - tall + 8, horizon - 8, 14):
                     pen.rectangle([i, j, i + 5, j + 7], fill=(108, 118, 134))
         elif street.behind == "trees":
-            pen.ellipse([x, horizon - tall, x + wide, horizon + tall // 2], fill=mixed((84, 128, 66), (40, 76, 44), shade * 2))
+            pen.ellipse(
+                [x, horizon - tall, x + wide, horizon + tall // 2], fill=mixed((84, 128, 66), (40, 76, 44), shade * 2)
+            )
         else:
-            pen.ellipse([x - 60, horizon - tall // 2, x + wide + 60, horizon + tall], fill=mixed((134, 158, 128), (112, 140, 156), shade))
+            pen.ellipse(
+                [x - 60, horizon - tall // 2, x + wide + 60, horizon + tall],
+                fill=mixed((134, 158, 128), (112, 140, 156), shade),
+            )
 
 
 def street_lamps(image: Image.Image, rng: np.random.Generator) -> None:
@@ -137,7 +152,16 @@ def with_vehicle(scene: Scene, light: float, tint: Colour, rng: np.random.Genera
     ImageDraw.Draw(shadow).ellipse([x - half * scale * 1.06, ground - 9, x + half * scale * 1.06, ground + 9], fill=150)
     image.paste((16, 16, 20), mask=shadow.filter(ImageFilter.BoxBlur(5)))
     place = (x, ground, scale, float(rng.normal(0, 0.012)))
-    draw_vehicle(image, scene.body, scene.view, repainted(scene.colour, rng), place, 0.55 + 0.45 * light + float(rng.normal(0, 0.03)))
+    draw_vehicle(
+        image,
+        scene.body,
+        scene.view,
+        repainted(scene.colour, rng),
+        place,
+        0.7 + 0.3 * light + float(rng.normal(0, 0.03)),
+    )
+    if rng.random() < 0.04:
+        image = Image.blend(image, Image.new("RGB", (W, H), (255, 240, 214)), float(rng.uniform(0.1, 0.35)))  # haze
     return image
 
 
@@ -149,7 +173,9 @@ def glare(scene: Scene, light: float, tint: Colour, rng: np.random.Generator) ->
     distance = np.hypot(cols - x, rows - y)
     angle = np.arctan2(rows - y, cols - x)
     reach = float(rng.uniform(90, 220))
-    burst = np.exp(-((distance / reach) ** 2)) * 1.5 + 0.35 * np.exp(-distance / (1.4 * reach)) * (np.cos(angle * 7 + x) > 0.6)
+    burst = np.exp(-((distance / reach) ** 2)) * 1.5 + 0.35 * np.exp(-distance / (1.4 * reach)) * (
+        np.cos(angle * 7 + x) > 0.6
+    )
     lifted = np.asarray(image) + (burst[..., None] * np.array([300.0, 285, 240]))
     image = Image.fromarray(np.clip(lifted, 0, 255).astype(np.uint8))
     veil = ImageDraw.Draw(image, "RGBA")
@@ -161,7 +187,9 @@ def glare(scene: Scene, light: float, tint: Colour, rng: np.random.Generator) ->
 
 def rain(scene: Scene, light: float, tint: Colour, rng: np.random.Generator) -> Image.Image:
     """Drops on the lens: nothing behind them is sharp."""
-    image = (with_vehicle if scene.body else street_view)(scene, light, tint, rng).filter(ImageFilter.GaussianBlur(11))
+    image = (with_vehicle if scene.body else street_view)(scene, light, tint, rng).filter(
+        ImageFilter.GaussianBlur(float(rng.uniform(5, 12)))
+    )
     pen = ImageDraw.Draw(image, "RGBA")
     for _ in range(int(rng.integers(25, 60))):
         x, y, r = float(rng.uniform(0, W)), float(rng.uniform(0, H)), float(rng.gamma(4, 2.2))
@@ -199,8 +227,8 @@ def sky(scene: Scene, light: float, tint: Colour, rng: np.random.Generator) -> I
 FAILURES = {"empty": street_view, "glare": glare, "rain": rain, "dark": dark, "sky": sky}
 
 
-def developed(image: Image.Image, noise: float, rng: np.random.Generator) -> Image.Image:
+def developed(image: Image.Image, noise: float, sensor: np.random.Generator) -> Image.Image:
     """Halve, blur by a hair and add sensor noise."""
-    image = image.reduce(ZOOM).filter(ImageFilter.GaussianBlur(float(rng.uniform(0, 0.8))))
-    grain = rng.standard_normal((HEIGHT, WIDTH, 3), dtype=np.float32) * noise
+    image = image.reduce(ZOOM).filter(ImageFilter.GaussianBlur(float(sensor.uniform(0, 0.8))))
+    grain = sensor.standard_normal((HEIGHT, WIDTH, 3), dtype=np.float32) * noise
     return Image.fromarray(np.clip(np.asarray(image) + grain, 0, 255).astype(np.uint8))

@@ -102,9 +102,9 @@ def path_fault(path: str) -> str:
         return "is empty"
     if "\0" in path:
         return "holds a NUL"
-    if path[0] in "/\\" or re.match(r"[A-Za-z]:[/\\]", path):
+    if path[0] in "/\\" or (":" in path[1:2] and path[0].isalpha()):
         return "is absolute"
-    if ".." in re.split(r"[/\\]", path):
+    if ".." in path and ".." in re.split(r"[/\\]", path):
         return "leads upwards"
     return ""
 

@@ -149,7 +149,7 @@ class _Machine:
         self.stream.position = 2
 
     def stop(self) -> _Array:
-        if len(self.stack) != 1:
+        if len(self.stack) != 1 or self.stack[0] is _MARK:
             raise self.hostile(f"ends with {len(self.stack)} values on its stack")
         [result] = self.stack
         if not isinstance(result, _Array):

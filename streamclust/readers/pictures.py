@@ -15,16 +15,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from streamclust.errors import InputError
-from streamclust.readers.files import (
-    Fingerprint, fingerprint_of, hash64, open_regular, path_fault, pread_exactly,
-)  # fmt: skip
+from streamclust.readers.files import Fingerprint, fingerprint_of, hash64, open_regular, path_fault, pread_exactly
 from streamclust.readers.zips import ZipIndex, entries, find_directory, read_entry
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-_BYTES_PER_PIXEL = 8  # 16-bit RGBA without compression
+_BYTES_PER_PIXEL = 4  # RGBA without compression
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -93,25 +91,33 @@ def _zip_index(root: Path, seen: Fingerprint, partition: int) -> ZipIndex:
 def _locate_loose(root: Path, names: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     sizes = np.full(len(names), -1, np.int64)
     inside: dict[str, bool] = {}  # folders repeat, and resolving one costs more than a look at a file
-    base = os.path.realpath(root)
+    base = root.resolve()
     for i, name in enumerate(names):
-        full = os.path.join(base, name)
-        folder = os.path.dirname(full)
+        folder = name.rpartition("/")[0]
         if folder not in inside:
-            inside[folder] = _is_below(folder, base)
+            inside[folder] = _is_below(base / folder, base)
         if name and inside[folder]:
-            try:
-                status = os.lstat(full)
-                if stat.S_ISLNK(status.st_mode) and _is_below(full, base):
-                    status = os.stat(full)
-            except OSError:
-                continue
-            sizes[i] = status.st_size if stat.S_ISREG(status.st_mode) else -1
+            sizes[i] = _size_of(f"{base}/{name}", base)
     return np.where(sizes < 0, np.int64(-1), np.int64(0)), sizes
 
 
-def _is_below(path: str, base: str) -> bool:
-    return os.path.commonpath([os.path.realpath(path), base]) == base
+def _size_of(path: str, base: Path) -> int:
+    """Bytes of a regular file whose folder is below ``base``, -1 for anything else."""
+    try:
+        status = os.lstat(path)
+        if stat.S_ISLNK(status.st_mode) and _is_below(Path(path), base):
+            status = Path(path).stat()
+    except (OSError, ValueError):
+        return -1
+    return status.st_size if stat.S_ISREG(status.st_mode) else -1
+
+
+def _is_below(path: Path, base: Path) -> bool:
+    """Whether a path stays below the resolved ``base`` once its links are followed; a loop of links does not."""
+    try:
+        return path.resolve().is_relative_to(base)
+    except (OSError, RuntimeError, ValueError):
+        return False
 
 
 def find_pictures(case: Path, pictures: Path | None, examples: Sequence[str]) -> PictureSource | None:
@@ -166,11 +172,13 @@ def _in_folder(roots: Sequence[Path], examples: Sequence[str]) -> PictureSource 
 
 def _in_zip(root: Path, examples: Sequence[str]) -> PictureSource | None:
     """The zip with the leading folder, on either side, that fits most examples; None where none fits."""
-    wanted = set(examples)
+    wanted, last_parts = set(examples), {path.rpartition("/")[2] for path in examples}
     shorter = {path[i + 1 :]: path[: i + 1] for path in reversed(examples) for i in _slashes(path)}
     votes: Counter[tuple[str, str]] = Counter()
     with open_regular(root) as fd:
         for name, _, _ in entries(root, fd, find_directory(root, fd)):
+            if name.rpartition("/")[2] not in last_parts:
+                continue
             if name in wanted:
                 return PictureSource(root.resolve(), "zip")
             rules = [("", name[: i + 1]) for i in _slashes(name) if name[i + 1 :] in wanted]
@@ -205,7 +213,9 @@ def read_picture(source: PictureSource, path: str, offset: int, size: int, max_p
         with Image.open(BytesIO(data), formats=_FORMATS) as image:
             if image.width * image.height <= max_pixels:
                 return _upright_rgb(image)
-    except Exception as error:  # noqa: BLE001 - on a stranger's bytes a decoder raises whatever it likes
+    except UnidentifiedImageError as error:
+        raise PictureError(where, "is no picture of a known format", ", ".join(_FORMATS)) from error
+    except Exception as error:  # on a stranger's bytes a decoder raises whatever it likes
         raise PictureError(where, f"is a broken picture ({error})", ", ".join(_FORMATS)) from error
     raise PictureError(where, "has too many pixels", f"at most {max_pixels:,}")
 
@@ -218,15 +228,15 @@ def _read_bytes(source: PictureSource, path: str, offset: int, size: int, limit:
     if source.kind == "zip":
         with open_regular(source.root) as fd:
             return read_entry(source.root, fd, name, offset, size, limit)
-    base = os.path.realpath(source.root)
-    full = os.path.realpath(os.path.join(base, name))
-    if not _is_below(full, base):
+    base = source.root.resolve()
+    if not _is_below(base / name, base):
         raise InputError(where, "leads out of its folder", "a picture below it")
-    with open_regular(Path(full)) as fd:
+    full = (base / name).resolve()
+    with open_regular(full) as fd:
         now = fingerprint_of(fd)[0]
         if now != size or now > limit:
             raise InputError(where, f"has {now:,} bytes", f"{size:,} as before and at most {limit:,}")
-        return pread_exactly(Path(full), fd, size, 0)
+        return pread_exactly(full, fd, size, 0)
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
@@ -243,4 +253,4 @@ def _to_8_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
     if values.dtype.kind == "f":
         low, high = float(values.min()), float(values.max())
         values = (values - low) / (high - low) * 65535 if high > low else np.zeros_like(values)
-    return (np.clip(values, 0, 65535) / 257 + 0.5).astype(np.uint8)
+    return np.asarray(np.clip(values, 0, 65535) / 257 + 0.5, dtype=np.uint8)

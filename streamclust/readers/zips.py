@@ -1,4 +1,4 @@
-"""A zip file's directory as arrays: 416,000 entries weigh 10 MB rather than zipfile's 126 MB. Also one entry's bytes."""
+"""A zip file's directory as arrays (24 bytes per entry, where zipfile takes 300), and the bytes of one entry."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def entries(path: Path, fd: int, directory: Directory) -> Iterator[tuple[str, in
             size, offset = _from_extra(path, extra, full, size, offset)
         name, offset = decode_name(raw), offset + directory.shift
         readable = not flags & _ENCRYPTED and method in {_STORED, _DEFLATED} and offset + size <= directory.offset
-        if readable and not name.endswith("/") and not path_fault(name):
+        if readable and name[-1:] != "/" and not path_fault(name):
             yield name, offset, size
 
 

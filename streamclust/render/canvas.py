@@ -138,7 +138,9 @@ class Canvas:
 
     def _pill(self, text: str, x: float, y: float, colour: str) -> None:
         face = font(self.px(28), bold=True)
-        half, tall = face.getlength(text) / 2 + self.px(12), self.px(21)
+        tall = self.px(21)
+        half = max(tall, round(face.getlength(text) / 2) + self.px(12))
+        x, y = round(x), round(y)
         box = (x - half, y - tall, x + half, y + tall)
         self.draw.rounded_rectangle(box, radius=tall, fill="#0b0d12", outline=colour, width=self.px(3))
         self.draw.text((x, y), text, font=face, fill="#ffffff", anchor="mm")

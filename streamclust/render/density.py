@@ -30,6 +30,7 @@ DENSITY_STOPS = ("#4a1a78", "#7a2282", "#b0325e", "#dd513a", "#f8850f", "#fbb61a
 GREY_STOPS = ("#cfd3d9", "#b3b8c0", "#8d949e", "#646b76", "#434954")
 OUTLIER_STOPS = ("#f0620c", "#d92f1c", "#9c0f12")
 SLAB_ROWS = 64
+SEEN_SHARE = 0.03
 ROWS_IN_KERNEL = 10
 """A density estimate from fewer rows is mostly noise; the smoothing widens until half of the cells see as many."""
 
@@ -73,8 +74,7 @@ def cluster_image(
         )
     sizes = counts.sum(axis=(0, 1), dtype=np.int64)
     order = np.argsort(-sizes, kind="stable")
-    shades = _cluster_colours([labels[c] for c in order])
-    colours = [shades[rank] for rank in np.argsort(order)]
+    colours = cluster_colours(labels)
     total = counts.sum(axis=2, dtype=np.uint64)
     canvas = Canvas(extent, size, DARK, title, subtitle or _rows_text(total), panel=620)
     canvas.paste(_mix(counts, colours, total))
@@ -83,7 +83,7 @@ def cluster_image(
         if labels[c] >= 0 and sizes[c]:
             canvas.label(str(labels[c]), *_peak(counts[:, :, c]), colour=colours[c])
     keys = [_key(int(labels[c]), names[c], int(sizes[c]), int(sizes.sum()), colours[c]) for c in shown]
-    legend(canvas, f"{len(labels)} clusters", keys, rest=len(order) - len(shown))
+    legend(canvas, f"{len(labels)} cluster{'s' * (len(labels) != 1)}", keys, rest=len(order) - len(shown))
     return canvas.finish()
 
 
@@ -104,10 +104,11 @@ def outlier_image(
     if counts.shape != flagged.shape:
         raise InputError("outlier_image", f"outlier grid {flagged.shape}", f"the density grid's shape {counts.shape}")
     canvas = Canvas(extent, size, LIGHT, title, subtitle or _rows_text(counts), panel=560)
-    canvas.paste(_shade(_density(counts), GREY_STOPS))
-    px = max(2, counts.shape[1] // 400)
-    canvas.paste(_shade(_grown(flagged, px + max(1, px // 3)), ("#ffffff", "#ffffff")))
-    canvas.paste(_shade(_grown(flagged, px), OUTLIER_STOPS))
+    density = _density(counts)
+    canvas.paste(_shade(density, GREY_STOPS))
+    px = _mark_px(flagged, int(np.count_nonzero(density > 0)))
+    canvas.paste(_shade(_grown(flagged, px + max(1, px // 3)), ("#ffffff", "#ffffff"), most=4))
+    canvas.paste(_shade(_grown(flagged, px), OUTLIER_STOPS, most=4))
     n, m = int(counts.sum()), int(flagged.sum())
     keys = [
         Key(
@@ -120,6 +121,17 @@ def outlier_image(
     ]
     legend(canvas, "Outliers", keys)
     return canvas.finish()
+
+
+def cluster_colours(labels: Sequence[int]) -> list[str]:
+    """One colour per cluster id, the same on every map and every day: noise grey, the others light enough for black."""
+    import colorcet
+
+    palette = list(FIRST_COLOURS)
+    for colour in colorcet.glasbey_light:
+        if _luminance(colour) > 0.2 and all(np.abs(_rgb(colour) - _rgb(other)).sum() > 60 for other in palette):
+            palette.append(colour)
+    return [NOISE_COLOUR if label < 0 else palette[label % len(palette)] for label in labels]
 
 
 def save_png(image: Image.Image, path: Path | str) -> None:
@@ -147,21 +159,6 @@ def _key(label: int, name: str, size: int, total: int, colour: str) -> Key:
     return Key(colour=colour, label=text, value=_share(size, total), badge="" if label < 0 else str(label))
 
 
-def _cluster_colours(labels: Sequence[int]) -> list[str]:
-    """One colour per label: noise grey, the others distinct and light enough for a black map."""
-    import colorcet
-
-    palette = list(FIRST_COLOURS)
-    for colour in colorcet.glasbey_light:
-        if _luminance(colour) > 0.2 and all(np.abs(_rgb(colour) - _rgb(other)).sum() > 60 for other in palette):
-            palette.append(colour)
-    colours, used = [], 0
-    for label in labels:
-        colours.append(NOISE_COLOUR if label < 0 else palette[used % len(palette)])
-        used += label >= 0
-    return colours
-
-
 def _luminance(colour: str) -> float:
     """Relative luminance (0..1) of an sRGB colour, by ITU-R BT.709 weights."""
     linear = (_rgb(colour) / 255) ** 2.2
@@ -173,14 +170,29 @@ def _rgb(colour: str) -> NDArray[np.float64]:
 
 
 def _grown(counts: NDArray[Any], px: int = 0) -> NDArray[Any]:
-    """Counts with sparse points grown to discs, summed where they overlap: by ``px`` cells, or until they touch."""
+    """Counts with sparse points grown to discs, summed where they overlap: by ``px`` cells, or until they touch.
+
+    Small tight clusters touch at once; where too little of the map would be seen the discs are grown all the same.
+    """
     import datashader.transfer_functions as tf
     import xarray as xr
 
     array = xr.DataArray(np.ascontiguousarray(counts), dims=("y", "x", "c")[: counts.ndim])
     if px:
         return np.asarray(tf.spread(array, px=px).data)
-    return np.asarray(tf.dynspread(array, threshold=0.9, max_px=max(3, counts.shape[1] // 250)).data)
+    height, width = counts.shape[:2]
+    grown = np.asarray(tf.dynspread(array, threshold=0.9, max_px=max(3, width // 250)).data)
+    rows = counts.reshape(height, width, -1)[..., -1]
+    side = float(np.sqrt(SEEN_SHARE * rows.size / max(int(np.count_nonzero(rows)), 1)))
+    least = min(round((side - 1) / 2), width // 500)
+    small = np.count_nonzero(grown.reshape(height, width, -1)[..., -1]) < SEEN_SHARE * rows.size
+    return np.asarray(tf.spread(array, px=least).data) if small and least > 0 else grown
+
+
+def _mark_px(flagged: NDArray[Any], seen: int) -> int:
+    """The radius in cells at which the marks of the flagged rows hide at most a third of the ``seen`` cells."""
+    side = float(np.sqrt(seen / 3 / max(int(np.count_nonzero(flagged)), 1)))
+    return int(np.clip(round((side - 1) / 2), 1, max(1, round(flagged.shape[1] / 300))))
 
 
 def _density(counts: NDArray[Any], seen: NDArray[Any] | None = None) -> NDArray[np.float32]:
@@ -200,15 +212,15 @@ def _density(counts: NDArray[Any], seen: NDArray[Any] | None = None) -> NDArray[
     return np.where(seen, np.maximum(smooth, 1e-6) * area, np.nan).astype(np.float32)
 
 
-def _shade(values: NDArray[Any], stops: Sequence[str]) -> Image.Image:
-    """Equalised colours as RGBA, top row first; places that are NaN or 0 are transparent."""
+def _shade(values: NDArray[Any], stops: Sequence[str], most: int = 0) -> Image.Image:
+    """Colours as RGBA, top row first: equalised, or from 1 to ``most`` on a log scale. NaN and 0 are transparent."""
     import datashader.transfer_functions as tf
     import xarray as xr
 
-    seen = values > 0
     # Equalisation ignores monotone maps, and logarithms spread a long tail over the histogram's bins.
-    logs = np.log(values, out=np.full(values.shape, np.nan), where=seen)
-    shaded = tf.shade(xr.DataArray(logs, dims=("y", "x")), cmap=list(stops), how="eq_hist", min_alpha=255)
+    logs = np.log(values, out=np.full(values.shape, np.nan), where=values > 0)
+    scale = {"how": "linear", "span": (0.0, np.log(most))} if most else {"how": "eq_hist"}
+    shaded = tf.shade(xr.DataArray(logs, dims=("y", "x")), cmap=list(stops), min_alpha=255, **scale)
     image: Image.Image = shaded.to_pil()
     return image
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from streamclust.errors import InputError
+from streamclust.render.canvas import DARK
+from streamclust.render.density import cluster_colours
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, GREY = (
     *("#0072b2", "#e69f00", "#009e73", "#d55e00", "#aa5a92", "#56b4e9", "#767c86"),
 )
-PALETTE_3D = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, "#8c6d31", "#393b79", "#bcbd22", "#843c39")
 INK, RULE = "#1b1e24", "#e3e6ea"
 STYLE: Any = {
     "font.family": "DejaVu Sans",
@@ -77,7 +78,7 @@ def cluster_sizes(sizes: ArrayLike) -> bytes:
     """Rows per cluster, largest first; ``sizes`` is (k,) counts. Beyond 60 clusters a line stands for the bars."""
     ordered = np.sort(np.asarray(sizes, dtype=np.int64))[::-1]
     rank = np.arange(1, len(ordered) + 1)
-    with _figure(7, 2.9) as figure:
+    with _figure(6, 2.7) as figure:
         axes = figure.add_subplot()
         if len(ordered) <= 60:
             axes.bar(rank, ordered, width=0.78, color=BLUE)
@@ -88,7 +89,7 @@ def cluster_sizes(sizes: ArrayLike) -> bytes:
         axes.set_ylim(bottom=0)
         _whole_ticks(axes)
         axes.grid(visible=False, axis="x")
-        axes.set_title(f"Rows in each of {len(ordered):,} clusters")
+        axes.set_title(f"Rows in each of {len(ordered):,} clusters" if len(ordered) > 1 else "Rows in the only cluster")
         axes.set_xlabel("clusters, largest first")
         axes.set_ylabel("rows")
         _thousands(axes)
@@ -99,7 +100,7 @@ def variance_curve(explained_ratio: ArrayLike, chosen: int) -> bytes:
     """Cumulative share of variance against the number of components, with the chosen number marked."""
     total = np.cumsum(np.asarray(explained_ratio, dtype=np.float64))
     kept = float(total[chosen - 1])
-    with _figure(7, 2.9) as figure:
+    with _figure(6, 2.7) as figure:
         axes = figure.add_subplot()
         components = np.arange(1, len(total) + 1)
         axes.plot(components, 100 * total, color=BLUE, linewidth=2, marker="o" if len(total) < 12 else "")
@@ -127,7 +128,7 @@ def score_histogram(counts: ArrayLike, edges: ArrayLike, threshold: float) -> by
     rows, bounds = np.asarray(counts, dtype=np.float64), np.asarray(edges, dtype=np.float64)
     if len(bounds) != len(rows) + 1:
         raise InputError("score_histogram", f"{len(bounds)} edges for {len(rows)} bins", f"{len(rows) + 1} edges")
-    with _figure(7, 2.9) as figure:
+    with _figure(6, 2.7) as figure:
         axes = figure.add_subplot()
         flagged = bounds[:-1] >= threshold
         colours = [VERMILION if f else "#8fa3b8" for f in flagged]
@@ -155,12 +156,13 @@ def agreement_heatmap(names: Sequence[str], matrix: ArrayLike, title: str = "") 
     d = len(names)
     if values.shape != (d, d):
         raise InputError("agreement_heatmap", f"a matrix of shape {values.shape}", f"({d}, {d}), one row per name")
-    side = 1.7 + 0.62 * d
-    with _figure(side + 1.5, side) as figure:
+    longest = max(map(len, names), default=0)
+    side = 0.7 * max(d, 2)
+    with _figure(side + 0.8 + 0.09 * longest, side + 0.5 + 0.05 * longest) as figure:
         axes = figure.add_subplot()
         shown = axes.imshow(values, cmap="cividis", vmin=0, vmax=1)
         axes.grid(visible=False)
-        axes.set_xticks(range(d), names, rotation=30, ha="right")
+        axes.set_xticks(range(d), names, rotation=30 if longest > 8 else 0, ha="right" if longest > 8 else "center")
         axes.set_yticks(range(d), names)
         for i, j in np.ndindex(d, d):
             ink = "white" if values[i, j] < 0.55 else "black"
@@ -182,22 +184,28 @@ def map3d_html(xyz: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]],
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    for label in np.unique(labels):
-        rows = xyz[labels == label]
-        name = "noise" if label < 0 else names[label] or f"cluster {label}"
-        colour = "#9aa1ad" if label < 0 else PALETTE_3D[label % len(PALETTE_3D)]
-        marker = {"size": 2.4, "color": colour, "opacity": 0.35 if label < 0 else 0.85}
-        x, y, z = (rows[:, axis].astype(float).round(3).tolist() for axis in range(3))
+    found = np.unique(labels).tolist()
+    for label, colour in zip(found, cluster_colours(found), strict=True):
+        name = "noise" if label < 0 else f"{label} {names[label]}"
+        marker = {"size": 2.4, "color": colour, "opacity": 0.4 if label < 0 else 0.9}
+        x, y, z = (xyz[labels == label, axis].astype(float).round(3).tolist() for axis in range(3))
         figure.add_trace(
             go.Scatter3d(x=x, y=y, z=z, mode="markers", name=_escaped(name), marker=marker, hoverinfo="name")
         )
-    axis = {"showticklabels": False, "title": "", "backgroundcolor": "#ffffff", "gridcolor": RULE, "zeroline": False}
+    axis = {"showticklabels": False, "title": "", "backgroundcolor": DARK.background, "gridcolor": DARK.rule}
+    axis |= {"zeroline": False, "showspikes": False}
     figure.update_layout(
         scene={"xaxis": axis, "yaxis": axis, "zaxis": axis, "aspectmode": "data"},
         margin={"l": 0, "r": 0, "t": 0, "b": 0},
+        paper_bgcolor=DARK.background,
+        font={"color": DARK.text},
         legend={"itemsizing": "constant"},
     )
-    html: str = figure.to_html(full_html=False, include_plotlyjs=False, div_id="map3d", default_height="100%")
+    # Without its bar and server the page has no button that would send the data to plotly.
+    config = {"displayModeBar": False, "plotlyServerURL": "", "responsive": True}
+    html: str = figure.to_html(
+        full_html=False, include_plotlyjs=False, div_id="map3d", default_height="100%", config=config
+    )
     return html
 
 
@@ -233,7 +241,7 @@ def _row(figure: Figure, columns: int) -> list[Axes]:
 def _whole_ticks(axes: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True, min_n_ticks=1))
 
 
 def _k_axis(axes: Axes, k: NDArray[np.float64]) -> None:

@@ -1,4 +1,4 @@
-"""One self-contained HTML page from ``ReportData``: no external requests, opens from a file, reads on paper and on a phone."""
+"""One self-contained HTML page from ``ReportData``: opens from a file, makes no request, reads on paper and phones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import base64
 import dataclasses
 import hashlib
 import io
-import os
 import re
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from streamclust.errors import InputError
 from streamclust.render import report_format as text
 from streamclust.render.contact_sheets import thumbnail
+from streamclust.render.plots import DPI as CHART_DPI
 from streamclust.render.report_data import DescriptorReport, Figure, ReportData, Thumb
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ FINE_SHOWN = 60
 def write_report(data: ReportData, path: Path | str) -> list[Path]:
     """Write the page at ``path`` and what it links to in ``<stem>_files/`` beside it; return every path written.
 
-    The folder has the full-size figures that carry a ``file_name`` and a page per 3-D map with plotly's script beside it.
-    The page itself needs none of them. The same data give the same bytes.
+    The folder has the full-size figures that carry a ``file_name``, and a page per 3-D map with plotly's script beside
+    it. The page itself needs none of them. The same data give the same bytes.
 
     Raises InputError for a file name that is not plain, and for pictures that are neither JPEG nor PNG.
     """
@@ -40,8 +40,7 @@ def write_report(data: ReportData, path: Path | str) -> list[Path]:
     folder = page.with_name(f"{page.stem}_files")
     files = _linked_files(data)
     html = render_report(data, folder.name)
-    if files:
-        folder.mkdir(parents=True, exist_ok=True)
+    (folder if files else page.parent).mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         _replace(folder / name, content)
     _replace(page, html.encode())
@@ -52,12 +51,13 @@ def render_report(data: ReportData, folder: str) -> str:
     """The page as text; ``folder`` is the relative folder that its links point into."""
     from markupsafe import Markup
 
-    figures = {id(figure): _figure_uri(figure) for figure in _walk(data, Figure)}
+    figures = {id(figure): _on_page(figure) for figure in _walk(data, Figure)}
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     environment = _environment()
     environment.globals.update(
-        figure_uri=lambda figure: figures[id(figure)],
-        thumb_uri=partial(_thumb_uri, size=_thumb_size(data, sum(map(len, figures.values())))),
+        figure_uri=lambda figure: figures[id(figure)][0],
+        figure_width=lambda figure: figures[id(figure)][1],
+        thumb_uri=partial(_thumb_uri, size=_thumb_size(data, sum(len(uri) for uri, _ in figures.values()))),
         anchor=_anchor,
         page_3d=_page_3d,
         folder=folder,
@@ -66,7 +66,8 @@ def render_report(data: ReportData, folder: str) -> str:
         script=Markup(script),  # noqa: S704 -- ours, no data in it
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
-    return environment.get_template("report.html").render(data=data)
+    html: str = environment.get_template("report.html").render(data=data)
+    return html
 
 
 def _environment() -> Any:
@@ -122,18 +123,18 @@ def _thumb_uri(image: bytes, size: int) -> str:
         return _data_uri(thumbnail(picture, size, quality=72))
 
 
-def _figure_uri(figure: Figure) -> str:
-    """A chart as it is; a map as a JPEG that is narrow enough for a page."""
+def _on_page(figure: Figure) -> tuple[str, int]:
+    """The image of a figure and its width in CSS pixels: a chart as it is, a map as a JPEG narrow enough for a page."""
     from PIL import Image
 
     with Image.open(io.BytesIO(figure.image), formats=("JPEG", "PNG")) as picture:
         if picture.width <= 1.5 * FIGURE_WIDTH:
-            return _data_uri(figure.image)
+            return _data_uri(figure.image), round(picture.width * 96 / CHART_DPI)
         height = round(picture.height * FIGURE_WIDTH / picture.width)
         small = picture.convert("RGB").resize((FIGURE_WIDTH, height), Image.Resampling.LANCZOS)
     out = io.BytesIO()
     small.save(out, format="JPEG", quality=80, optimize=True, subsampling=1)
-    return _data_uri(out.getvalue())
+    return _data_uri(out.getvalue()), FIGURE_WIDTH
 
 
 def _data_uri(image: bytes) -> str:
@@ -175,4 +176,4 @@ def _replace(path: Path, content: bytes) -> None:
     """Write beside and rename, so that a reader never sees half a page."""
     partial_file = path.with_name(f".{path.name}.partial")
     partial_file.write_bytes(content)
-    os.replace(partial_file, path)  # noqa: PTH105 -- Path.replace is the same call, less known for being atomic
+    partial_file.replace(path)

@@ -6,6 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from streamclust.render.report_data import Cell, Table
 
 DASH = "–"
@@ -17,12 +19,14 @@ def count(value: float | None) -> str:
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """A share (0..1) as 12.3 %; tiny shares as < 0.1 %."""
+    """A share (0..1) as 12.3 %; a share that is not quite none or all as < 0.1 % or > 99.9 %."""
     if share is None or math.isnan(share):
         return DASH
     least = 10.0**-digits
     if 0 < 100 * share < least:
         return f"< {least:g} %"
+    if share < 1 and 100 * share > 100 - least / 2:
+        return f"> {100 - least:g} %"
     return f"{100 * share:.{digits}f} %"
 
 
@@ -61,7 +65,13 @@ def size(value: float | None) -> str:
     return f"{left:.1f} TB"
 
 
-FORMATS = {"count": count, "percent": percent, "number": number, "seconds": seconds, "bytes": size}
+FORMATS: dict[str, Callable[[float | None], str]] = {
+    "count": count,
+    "percent": percent,
+    "number": number,
+    "seconds": seconds,
+    "bytes": size,
+}
 
 
 def cell(value: Cell, table: Table, column: int) -> str:

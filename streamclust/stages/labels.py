@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import numpy as np
 from numpy.typing import DTypeLike
 
 from streamclust.job import fingerprint
@@ -22,7 +21,6 @@ def labels_name(model: str, batch: str) -> str:
     return f"labels/{model.split('/', 1)[1]}/{batch.split('/', 1)[1]}"
 
 
-@dataclass
 class LabelWriter:
     """Arrays of one value per row, over all batches of some addresses, chunked as those addresses are."""
 
@@ -31,9 +29,9 @@ class LabelWriter:
     ) -> None:
         self.model, self._drafts = model, dict[str, Draft]()
         counts = {batch.name: batch.n for batch in store.batches}
-        longest = {r.batch: max(len(q) for q in rows if q.batch == r.batch) for r in rows if r.start == 0}
+        steps = {r.batch: len(r) for r in rows if r.start == 0}
         paths = {}
-        for batch, step in longest.items():
+        for batch, step in steps.items():
             draft = store.draft(labels_name(model, batch), "labels", fingerprint(wanted, batch))
             self._drafts[batch] = draft
             paths[batch] = {name: draft.create(name, (counts[batch],), kind, step) for name, kind in arrays.items()}
@@ -46,7 +44,3 @@ class LabelWriter:
             draft.name: (draft, draft.entry(common | {"batch": batch}, {})) for batch, draft in self._drafts.items()
         }
 
-
-def is_missing(values: np.ndarray) -> np.ndarray:
-    """Where an exported column has no value."""
-    return np.asarray(values == NO_VALUE if values.dtype.kind == "i" else np.isnan(values))

@@ -14,6 +14,7 @@ from streamclust import decomposition as pca
 from streamclust import moments as mo
 from streamclust.errors import InputError
 from streamclust.job import Job, fingerprint
+from streamclust.planning import chunk_rows
 from streamclust.preprocessing import Affine, fit_scaler
 from streamclust.sampling import smallest
 from streamclust.store import arrays
@@ -237,7 +238,7 @@ def _reduce_batch(job: Job, descriptor: str, name: str, projection: pca.Projecti
     store, n, p = job.store, batch.n, len(projection.components)
     target = reduced_name(name, batch)
     draft = store.draft(target, "reduced", fingerprint(name, batch.entry.attributes["digest"]))
-    step = arrays.chunk_rows(n, 4 * p)
+    step = chunk_rows(n, 4 * p)
     paths = {
         "X": store.array(batch.name, f"descriptors/{descriptor}"),
         "Z": draft.create("Z", (n, p), np.float32, step),

@@ -16,23 +16,21 @@ from numpy.typing import DTypeLike, NDArray
 from zarr.codecs import Crc32cCodec
 
 from streamclust.errors import DamageError
-
-CHUNK_BYTES = 48 * 2**20
-LABEL_ROWS = 2**16
-
-
-def chunk_rows(n: int, row_bytes: int) -> int:
-    """Rows in a chunk: the largest power of two within 48 MiB and 65,536 rows, or ``n`` if that is fewer.
-
-    It depends on the stored data alone, and grids of different arrays nest.
-    """
-    most = max(1, CHUNK_BYTES // max(1, row_bytes))
-    return max(1, min(n, LABEL_ROWS, 1 << (most.bit_length() - 1)))
+from streamclust.planning import chunk_rows
 
 
 def create_group(path: Path, attributes: Mapping[str, Any] | None = None) -> None:
-    """An ordinary Zarr group, with parents up to the store's ``data``."""
-    zarr.open_group(path, mode="a", zarr_format=3, attributes=dict(attributes) if attributes else None)
+    """An ordinary Zarr group; a present one takes the attributes."""
+    group = zarr.open_group(path, mode="a", zarr_format=3)
+    if attributes:
+        group.update_attributes(dict(attributes))
+
+
+def create_parents(root: Path, path: Path) -> None:
+    """Groups for every folder between ``root``, itself a group, and ``path``."""
+    for parent in reversed(path.relative_to(root).parents[:-1]):
+        if not (root / parent / "zarr.json").is_file():
+            create_group(root / parent)
 
 
 def create_array(path: Path, shape: tuple[int, ...], dtype: DTypeLike, rows: int | None = None) -> None:

@@ -49,6 +49,7 @@ class Draft:
         os.write(lock, json.dumps(record).encode())
         os.fsync(lock)
         draft = cls(root, name, kind, path, fingerprint, adopted=False, _lock=lock)
+        arrays.create_parents(root / "data", draft.folder)
         arrays.create_group(draft.folder)
         return draft
 
@@ -70,7 +71,7 @@ class Draft:
         """Create an array, or keep an adopted one; returns its path."""
         path = self.folder / array
         if not (path / "zarr.json").is_file():
-            arrays.create_group(path.parent)
+            arrays.create_parents(self.folder, path)
             arrays.create_array(path, shape, dtype, rows)
         return path
 

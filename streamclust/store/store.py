@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamclust.errors import ConflictError, InputError
+from streamclust.planning import chunk_rows
 from streamclust.store import arrays, manifest
 from streamclust.store.draft import Draft, sweep
 from streamclust.store.manifest import Entry, Snapshot
@@ -148,7 +149,7 @@ class Store:
 
         d = self._features(descriptor)
         dtype = np.result_type(*(self._dtype(batch, descriptor) for batch in self.batches if batch.has(descriptor)))
-        step = arrays.chunk_rows(self.n, d * dtype.itemsize)
+        step = chunk_rows(self.n, d * dtype.itemsize)
         parts = []
         for batch in self.batches:
             path = self.array(batch.name, f"descriptors/{descriptor}") if batch.has(descriptor) else None

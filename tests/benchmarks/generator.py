@@ -5,30 +5,22 @@ Every block of rows has its own seeds, so that any part can be made alone, in co
 
 from __future__ import annotations
 
-import csv
-import io
 import pickle
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from tests.benchmarks.truth import BLOCK, FACTORS, JUNK, Rows, frequencies, write_pictures, write_tables
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DIMS = {"effnet": 2560, "osnet": 512, "colour": 128, "type": 512}
-FACTORS = {
-    "body": ("sedan", "hatchback", "suv", "pickup", "van", "truck", "bus"),
-    "view": ("front", "front_quarter", "side", "rear_quarter", "rear"),
-    "colour": ("white", "gray", "black", "blue", "red", "green", "yellow", "orange", "brown"),
-}
-JUNK = ("", "glare", "no_vehicle", "blur")
 # Shares of the between-cluster variance that each factor takes, in the order of FACTORS; other names draw theirs.
 FOCUS = {
     "effnet": (0.45, 0.35, 0.20),
@@ -36,12 +28,10 @@ FOCUS = {
     "colour": (0.05, 0.10, 0.85),
     "type": (0.75, 0.20, 0.05),
 }
-BLOCK = 2048
 NOISE_SHARE = 0.04  # of a column's variance, alike in all d directions
 BETWEEN_SHARE = 0.6  # of the leading latent variance; clusters overlap
 LEADING = 24  # latent directions over which the between-cluster share decays by e
-NEAR_DUPLICATES, JITTER = 0.05, 0.03
-SCATTERED, CLUMP_EVERY, CLUMP_ROWS = 0.015, 3, (20, 200)
+JITTER = 0.03  # of a near-duplicate, in deviations of each column
 
 
 def write_reference_case(
@@ -62,9 +52,9 @@ def write_reference_case(
     """
     folder = Path(folder)
     (folder / "descriptors").mkdir(parents=True, exist_ok=True)
-    _write_tables(folder, n, seed)
+    write_tables(folder, n, seed)
     if pictures:
-        _write_pictures(folder, n, seed)
+        write_pictures(folder, n, seed)
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
         for name, d in dims.items():
             path = folder / "descriptors" / f"{name}.pickle"
@@ -98,39 +88,11 @@ class _Pickled:
     def __init__(self, shape: tuple[int, int], payload: bytes) -> None:
         self.shape, self.payload = shape, payload
 
-    def __reduce__(self) -> tuple:
-        rebuild, arguments, (version, _, dtype, fortran, _) = np.zeros((1, 1), np.float32).__reduce__()
+    def __reduce__(self) -> tuple[Any, ...]:
+        state: Any
+        rebuild, arguments, state = np.zeros((1, 1), np.float32).__reduce__()
+        version, _, dtype, fortran, _ = state
         return rebuild, arguments, (version, self.shape, dtype, fortran, self.payload)
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The truth of one block: factor levels (3, b), junk kind, clump (0 none), row it repeats (or -1), camera."""
-
-    levels: np.ndarray
-    junk: np.ndarray
-    clump: np.ndarray
-    repeats: np.ndarray
-    camera: np.ndarray
-
-    @classmethod
-    def draw(cls, seed: int, block: int) -> Rows:
-        rng = np.random.default_rng([seed, 0, block])
-        levels = np.stack([rng.choice(len(names), BLOCK, p=_frequencies(len(names))) for names in FACTORS.values()])
-        junk = np.where(rng.random(BLOCK) < SCATTERED, rng.integers(1, len(JUNK), BLOCK), 0)
-        clump = np.zeros(BLOCK, int)
-        if block % CLUMP_EVERY == 0:
-            size = int(rng.integers(CLUMP_ROWS[0], CLUMP_ROWS[1] + 1))
-            window = min(BLOCK, 8 * size)
-            members = rng.integers(BLOCK - window + 1) + rng.choice(window, size, replace=False)
-            junk[members], clump[members] = rng.integers(1, len(JUNK)), block + 1
-        chosen = (rng.random(BLOCK) < NEAR_DUPLICATES * 1.04) & (junk == 0)  # 1.04: junk rows repeat nothing
-        originals = np.flatnonzero(~chosen & (junk == 0))
-        earlier = np.searchsorted(originals, np.arange(BLOCK))
-        pick = originals[(rng.random(BLOCK) * earlier).astype(int)]
-        repeats = np.where(chosen & (earlier > 0), pick, -1)
-        levels = np.where(repeats >= 0, levels[:, pick], levels)
-        return cls(levels, junk, clump, repeats, rng.integers(0, 12, BLOCK))
 
 
 @dataclass(frozen=True)
@@ -162,8 +124,16 @@ class Descriptor:
         mixing = np.vstack([np.sqrt(variances)[:, None] * orthogonal * scale, offset])
         junk_centres = rng.standard_normal((len(JUNK), q)) * (0.8 * np.exp(-np.arange(q) / LEADING))
         visible = np.r_[0.0, rng.uniform(0.3, 0.95, len(JUNK) - 1)]
-        single = [a.astype(np.float32) for a in (mixing, scale, np.sqrt(1 - between), junk_centres, flatter, visible)]
-        return cls(name, *single[:2], tuple(c.astype(np.float32) for c in centres), *single[2:])
+        return cls(
+            name=name,
+            mixing=_single(mixing),
+            scale=_single(scale),
+            centres=tuple(_single(c) for c in centres),
+            within=_single(np.sqrt(1 - between)),
+            junk_centres=_single(junk_centres),
+            junk_spread=_single(flatter),
+            visible=_single(visible),
+        )
 
     def block(self, rows: Rows, seed: int, block: int, out: np.ndarray, noise: np.ndarray) -> None:
         """Fill `out` (BLOCK, d) with the block's vectors; `noise` is scratch of the same shape."""
@@ -194,14 +164,13 @@ class Descriptor:
         out[again] = out[rows.repeats[again]] + np.float32(JITTER) * self.scale * tremble
 
 
-def _frequencies(levels: int) -> np.ndarray:
-    weights = 1 / np.arange(2, levels + 2)
-    return weights / weights.sum()
+def _single(a: np.ndarray) -> np.ndarray:
+    return a.astype(np.float32)
 
 
 def _levels(rng: np.random.Generator, levels: int, q: int) -> np.ndarray:
     """Centres (levels, q) with mean 0 and variance 1 under the levels' frequencies."""
-    centres, weights = rng.standard_normal((levels, q)), _frequencies(levels)
+    centres, weights = rng.standard_normal((levels, q)), frequencies(levels)
     centres -= weights @ centres
     return centres / np.sqrt(weights @ centres**2)
 
@@ -226,59 +195,3 @@ def _write_blocks(path: Path, start: int, descriptor: Descriptor, n: int, seed: 
             descriptor.block(Rows.draw(seed, block), seed, block, out, noise)
             file.seek(start + 4 * d * BLOCK * block)
             file.write(out[: n - BLOCK * block].data)
-
-
-def _write_tables(folder: Path, n: int, seed: int) -> None:
-    begin = datetime(2026, 1, 1, tzinfo=UTC)
-    with (
-        (folder / "images_paths.csv").open("w", newline="", encoding="utf-8") as paths,
-        (folder / "truth.csv").open("w", newline="", encoding="utf-8") as truth,
-    ):
-        first, second = csv.writer(paths, lineterminator="\n"), csv.writer(truth, lineterminator="\n")
-        first.writerow(("", "paths", "camera", "time"))
-        second.writerow(("path", "kind", *FACTORS, "junk", "clump", "repeats"))
-        for i, camera, levels, junk, clump, repeats in _truths(n, seed):
-            stamp = (begin + timedelta(seconds=7 * i)).isoformat()
-            first.writerow((i, _name(i), f"cam{camera:02d}", stamp))
-            again = _name(repeats) if repeats >= 0 else ""
-            seen = [""] * len(FACTORS) if junk else [v[j] for v, j in zip(FACTORS.values(), levels, strict=True)]
-            second.writerow((_name(i), "non-vehicle" if junk else "vehicle", *seen, JUNK[junk], clump or "", again))
-
-
-def _truths(n: int, seed: int):
-    for block in range(-(-n // BLOCK)):
-        rows, base = Rows.draw(seed, block), block * BLOCK
-        repeats = np.where(rows.repeats >= 0, rows.repeats + base, -1)
-        columns = (rows.camera, rows.levels.T, rows.junk, rows.clump, repeats)
-        yield from zip(range(base, min(n, base + BLOCK)), *(c.tolist() for c in columns), strict=False)
-
-
-def _name(i: int) -> str:
-    return f"base/{i:07d}.jpg"
-
-
-def _write_pictures(folder: Path, n: int, seed: int) -> None:
-    drawn: dict[tuple[int, ...], bytes] = {}
-    (folder / "row_data").mkdir(exist_ok=True)
-    with zipfile.ZipFile(folder / "row_data" / "images.zip", "w", zipfile.ZIP_STORED) as archive:
-        for i, _, levels, junk, _, _ in _truths(n, seed):
-            key = (junk,) if junk else (0, *levels)
-            if key not in drawn:
-                drawn[key] = _picture(key)
-            archive.writestr(_name(i), drawn[key])
-
-
-def _picture(key: tuple[int, ...]) -> bytes:
-    """A small JPEG that shows what the truth says: a shape whose length is the body, its place the view; or junk."""
-    from PIL import Image, ImageDraw
-
-    image = Image.new("RGB", (64, 48), ("#606468", "#fffbe8", "#506050", "#404040")[key[0]])
-    if not key[0]:
-        _, body, view, colour = key
-        draw = ImageDraw.Draw(image)
-        left, paint = 4 + 4 * view, FACTORS["colour"][colour]
-        draw.rectangle((left, 22, left + 22 + 3 * body, 36), fill=paint)
-        draw.rectangle((left + 4, 20 - 2 * body, left + 14 + 3 * body, 22), fill=paint)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80)
-    return buffer.getvalue()

@@ -87,8 +87,9 @@ def measure(
             try:
                 stdout, _ = process.communicate(timeout=timeout)
             except subprocess.TimeoutExpired:
-                for child in (*psutil.Process(process.pid).children(recursive=True), process):
-                    child.kill()
+                tree = psutil.Process(process.pid)
+                for member in (*tree.children(recursive=True), tree):
+                    member.kill()
                 stdout, _ = process.communicate()
         seconds = time.perf_counter() - begin
     return Measured(seconds, memory.peak, process.returncode, stdout)

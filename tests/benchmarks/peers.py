@@ -1,55 +1,28 @@
 """What the field's own tools take for the same work, each in a process of its own.
 
-`python -m tests.benchmarks.peers TASK PEER DATA` runs one. It prints one JSON object, {"seconds", "quality", ...}: seconds of the work alone, without imports and loading.
-Any command that prints such a line can stand in the same table; one that prints none is timed as a whole.
+`python -m tests.benchmarks.peers TASK PEER DATA` runs one and prints a JSON line, {"seconds", "quality"} or {"error"}:
+seconds of the work alone, without imports and loading. Any command that prints such a line can stand in the same
+table; one that prints none is timed as a whole.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import sys
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tests.benchmarks.memory import measure
+from tests.benchmarks.generator import pickle_envelope
+from tests.benchmarks.tables import THREADS, Result, run_command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping
 
-THREADS = 2
 BATCH = 8192  # rows; the cap on IncrementalPCA's batch of 5 d
-
-
-@dataclass(frozen=True)
-class Result:
-    """One row of a table: seconds, peak bytes, quality (name to value), and the error where there was one."""
-
-    seconds: float
-    peak: int
-    quality: dict[str, Any] = field(default_factory=dict)
-    error: str = ""
-
-
-def run_command(command: Sequence[str], timeout: float | None = None) -> Result:
-    """Run a peer (or ours) on THREADS threads; its last line of JSON, if any, gives seconds, quality and error."""
-    limits = dict.fromkeys(
-        ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), str(THREADS)
-    )
-    done = measure(command, env={**os.environ, **limits, "LOKY_MAX_CPU_COUNT": str(THREADS)}, timeout=timeout)
-    said: dict[str, Any] = {}
-    for line in done.stdout.splitlines():
-        if line.startswith("{"):
-            said = json.loads(line)
-    error = said.get("error", f"ended with {done.returncode}" if done.returncode else "")
-    if done.returncode == -9 and timeout and done.seconds >= timeout:
-        error = f"stopped after {timeout:.0f} s"
-    return Result(said.get("seconds", done.seconds), done.peak, said.get("quality", {}), error)
 
 
 def run_peer(task: str, peer: str, data: Path, timeout: float | None = None, **options: float) -> Result:
@@ -61,6 +34,27 @@ def run_peer(task: str, peer: str, data: Path, timeout: float | None = None, **o
 def load(data: Path) -> np.ndarray:
     with Path(data).open("rb") as file:
         return pickle.load(file)
+
+
+class Streamed:
+    """The float32 rows of a pickle that the generator wrote, read slice by slice."""
+
+    def __init__(self, data: Path, d: int) -> None:
+        # What stands around the bytes is far shorter than a row's, and its end is the same few opcodes for any shape.
+        self.data, tail = Path(data), len(pickle_envelope((1, d))[1])
+        n = self.data.stat().st_size // (4 * d)
+        head = len(pickle_envelope((n, d))[0])
+        if head + tail + 4 * n * d != self.data.stat().st_size:
+            raise ValueError(f"{data}: not a pickle of {d} float32 columns as the generator writes it")
+        self.start, self.shape = head, (n, d)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        start, stop, _ = rows.indices(len(self))
+        d = self.shape[1]
+        return np.fromfile(self.data, np.float32, (stop - start) * d, offset=self.start + 4 * d * start).reshape(-1, d)
 
 
 # PCA of standardised columns. Quality: the share of the variance that the components hold, counted over all rows.
@@ -97,9 +91,9 @@ def pca_covariance(data: Path, p: float) -> dict[str, Any]:
     return {"seconds": seconds, "quality": quality}
 
 
-def held_variance(X: np.ndarray, components: np.ndarray) -> float:
+def held_variance(X: np.ndarray | Streamed, components: np.ndarray) -> float:
     """The share of the standardised columns' variance within the span of `components` (p, d)."""
-    blocks = [slice(i, i + BATCH) for i in range(0, len(X), BATCH)]
+    blocks = [slice(i, i + 1024) for i in range(0, len(X), 1024)]
     mean = sum(X[b].sum(0, dtype=float) for b in blocks) / len(X)
     deviation = np.sqrt(sum(((X[b] - mean) ** 2).sum(0) for b in blocks) / len(X))
     deviation[deviation == 0] = 1
@@ -115,7 +109,7 @@ def held_variance(X: np.ndarray, components: np.ndarray) -> float:
 # k-means. Quality: inertia over all rows, by one function for all.
 
 
-def inertia(X: np.ndarray, centres: np.ndarray) -> float:
+def inertia(X: np.ndarray | Streamed, centres: np.ndarray) -> float:
     """Sum of squared distances to the nearest centre, in float64 and without cancellation."""
     middle = centres.mean(0, dtype=float)
     C, total = centres - middle, 0.0
@@ -173,6 +167,10 @@ def _super(X: np.ndarray, k: int, **options: Any) -> np.ndarray:
     return SuperKMeans(k, X.shape[1], n_threads=THREADS, seed=0, **options).train(X)
 
 
+def _super_all(X: np.ndarray, k: int) -> np.ndarray:
+    return _super(X, k, hierarchical=False, iters=25, sampling_fraction=1.0)
+
+
 # All of it in memory, as a notebook would: load, scale, PCA(0.9), MiniBatchKMeans for k = 2 to 20, both scores.
 
 
@@ -202,50 +200,21 @@ TASKS: dict[str, dict[str, Callable[..., dict[str, Any]]]] = {
         "faiss, its own sample": _kmeans(_faiss),
         "faiss, all rows": _kmeans(lambda X, k: _faiss(X, k, max_points_per_centroid=len(X))),
         "superkmeans, as it comes": _kmeans(_super),
-        "superkmeans, all rows": _kmeans(
-            lambda X, k: _super(X, k, hierarchical=False, iters=25, sampling_fraction=1.0)
-        ),
+        "superkmeans, all rows": _kmeans(_super_all),
     },
     "route": {"sklearn in memory": route},
 }
 
 
-class Table:
-    """Rows of results, printed as Markdown; the ratio is of the seconds to those of the first row that is ours."""
-
-    def __init__(self, title: str) -> None:
-        self.title = title
-        self.rows: list[tuple[str, Result, bool]] = []
-
-    def add(self, name: str, result: Result, *, ours: bool = False) -> None:
-        self.rows.append((name, result, ours))
-
-    def __str__(self) -> str:
-        base = next((r.seconds for _, r, ours in self.rows if ours and not r.error), None)
-        lines = [
-            f"### {self.title}",
-            "",
-            "| name | seconds | ratio to ours | peak MB | quality |",
-            "|---|--:|--:|--:|---|",
-        ]
-        for name, r, _ in self.rows:
-            ratio = f"{r.seconds / base:.2f}" if base and not r.error else "-"
-            quality = r.error or ", ".join(
-                f"{k} {v:.6g}" if isinstance(v, float) else f"{k} {v}" for k, v in r.quality.items()
-            )
-            lines.append(f"| {name} | {r.seconds:.2f} | {ratio} | {r.peak / 1e6:.0f} | {quality} |")
-        return "\n".join(lines)
-
-
-def main(task: str, peer: str, data: str, *options: str) -> None:
+def main(peers: Mapping[str, Callable[..., dict[str, Any]]], peer: str, data: str, *options: str) -> None:
     """Run one peer here and print its JSON line; its failure is a result too."""
     arguments = {key: float(value) for key, value in (option.split("=") for option in options)}
     try:
-        said = TASKS[task][peer](Path(data), **arguments)
+        said = peers[peer](Path(data), **arguments)
     except Exception as error:  # noqa: BLE001  # whatever another library raises goes into the table
         said = {"error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
     print(json.dumps(said))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(TASKS[sys.argv[1]], *sys.argv[2:])

@@ -15,6 +15,11 @@
     }
   });
 
+  const narrow = window.matchMedia("(max-width: 1099px)");
+  const menu = document.querySelector("nav.toc details");
+  if (narrow.matches) menu.open = false;
+  narrow.addEventListener("change", () => { menu.open = !narrow.matches; });
+
   const links = new Map([...document.querySelectorAll("nav.toc a")].map((a) => [a.hash.slice(1), a]));
   const sections = [...links.keys()].map((id) => document.getElementById(id));
   const mark = () => {
@@ -26,8 +31,7 @@
   mark();
   for (const link of links.values()) {
     link.addEventListener("click", () => {
-      const menu = link.closest("details");
-      if (menu && window.matchMedia("(max-width: 1099px)").matches) menu.open = false;
+      if (narrow.matches) menu.open = false;
     });
   }
 })();

@@ -1,0 +1,170 @@
+"""What a run will cost, before it starts: passes, bytes, disk and peak memory, from shapes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from streamclust.config import Settings
+from streamclust.errors import BudgetError
+
+CHUNK_BYTES = 48 * 2**20
+LABEL_ROWS = 2**16
+PROCESS_BYTES = 560 * 10**6  # an interpreter with every library of the run loaded and the allocator's slack (measured)
+TILE_BYTES = 96 * 2**20  # scratch of a tiled GEMM and its selection, per worker (measured)
+WIDE = 4096
+KEPT = 0.3  # components for 90 % of the variance as a share of d, where nothing is fitted yet
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One descriptor: n rows of d numbers of ``itemsize`` bytes; p components if already known."""
+
+    n: int
+    d: int
+    itemsize: int = 4
+    p: int | None = None
+
+    @property
+    def components(self) -> int:
+        """Known or guessed number of components."""
+        return self.p or max(1, min(self.n, int(KEPT * self.d) + 1))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the matrix."""
+        return self.n * self.d * self.itemsize
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a run: how often it reads what, what it writes, and its peak over all workers."""
+
+    name: str
+    passes: int
+    bytes_read: int
+    bytes_written: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All steps, and the number of workers they are planned for."""
+
+    steps: tuple[Step, ...]
+    workers: int
+
+    @property
+    def peak(self) -> Step:
+        """The step that needs the most memory."""
+        return max(self.steps, key=lambda step: step.peak_bytes)
+
+    @property
+    def disk_bytes(self) -> int:
+        """What the store grows by."""
+        return sum(step.bytes_written for step in self.steps)
+
+
+def chunk_rows(n: int, row_bytes: int) -> int:
+    """Rows in a chunk: the largest power of two within 48 MiB and 65,536 rows, or ``n`` if that is fewer.
+
+    It depends on the stored data alone, and grids of different arrays nest.
+    """
+    most = max(1, CHUNK_BYTES // max(1, row_bytes))
+    return max(1, min(n, LABEL_ROWS, 1 << (most.bit_length() - 1)))
+
+
+def plan(shapes: Mapping[str, Shape], settings: Settings, workers: int) -> Plan:
+    """The steps of a whole run over these descriptors."""
+    steps = []
+    for name, shape in shapes.items():
+        steps += [
+            _ingest(name, shape, workers),
+            _fit(name, shape, settings),
+            _reduce(name, shape, workers),
+            _cluster(name, shape, settings, workers),
+            _outliers(name, shape, settings, workers),
+            _map(name, shape, settings, workers),
+        ]
+    return Plan(tuple(steps), workers)
+
+
+def within(shapes: Mapping[str, Shape], settings: Settings, workers: int) -> Plan:
+    """The plan for as many workers as ``settings.memory`` allows, at most ``workers``.
+
+    Raises
+    ------
+    BudgetError : not even one worker fits; names the step and the bytes.
+    """
+    budget = settings.memory_bytes
+    for count in range(workers, 0, -1):
+        found = plan(shapes, settings, count)
+        if budget is None or found.peak.peak_bytes <= budget:
+            return found
+    worst = found.peak
+    raise BudgetError(
+        f"--memory {settings.memory}",
+        f"{worst.name} needs {worst.peak_bytes:,} bytes with one worker",
+        f"at least {-(-worst.peak_bytes // 10**8) / 10:g}GB",
+    )
+
+
+def _block(shape: Shape) -> int:
+    return chunk_rows(shape.n, shape.d * shape.itemsize) * shape.d * 4
+
+
+def _reduced_block(shape: Shape) -> int:
+    return chunk_rows(shape.n, 4 * shape.components) * shape.components * 4
+
+
+def _scatter(shape: Shape) -> int:
+    return 0 if shape.d > WIDE else shape.d**2 * 8
+
+
+def _ingest(name: str, shape: Shape, workers: int) -> Step:
+    # A worker holds the block, its deviations and zarr's encoded copy, a float32 and a float64 d x d; one more state
+    # per worker waits to be merged, and a merge makes a copy.
+    each = 4 * _block(shape) + _scatter(shape) // 2 + 2 * _scatter(shape)
+    return Step(f"{name}: ingest", 1, shape.nbytes, shape.nbytes, PROCESS_BYTES + workers * each + _scatter(shape))
+
+
+def _fit(name: str, shape: Shape, settings: Settings) -> Step:
+    sample = min(shape.n, settings.ingest.sample_rows)
+    held = 5 * _scatter(shape) + sample * shape.components * 8 + 3 * _block(shape)
+    return Step(f"{name}: fit PCA", 0, sample * shape.d * shape.itemsize, 2 * _scatter(shape), PROCESS_BYTES + held)
+
+
+def _reduce(name: str, shape: Shape, workers: int) -> Step:
+    each = 3 * _block(shape) + 2 * _reduced_block(shape) + shape.d * shape.components * 8
+    written = shape.n * (shape.components + 2) * 4
+    return Step(f"{name}: reduce", 1, shape.nbytes, written, PROCESS_BYTES + workers * each)
+
+
+def _cluster(name: str, shape: Shape, settings: Settings, workers: int) -> Step:
+    p = shape.components
+    centers = (sum(settings.cluster.ks) * settings.cluster.seeds + 400) * p * 8
+    passes = 1 + settings.cluster.passes + 4
+    held = 6 * centers + min(shape.n, settings.ingest.sample_rows) * p * 8
+    peak = PROCESS_BYTES + held + workers * (2 * _reduced_block(shape) + TILE_BYTES + 2 * centers)
+    return Step(f"{name}: cluster", passes, passes * shape.n * p * 4, shape.n * 16, peak)
+
+
+def _outliers(name: str, shape: Shape, settings: Settings, workers: int) -> Step:
+    o, p = settings.outliers, shape.components
+    rows = min(shape.n, o.noise_rows * o.noise_votes, settings.ingest.sample_rows)
+    # A noise fit holds a few float64 matrices of subsample x subsample distances' worth of neighbours.
+    held = 3 * rows * p * 4 + min(o.noise_rows, shape.n) ** 2 * 8 + rows * p * 8
+    peak = PROCESS_BYTES + held + workers * (2 * _reduced_block(shape) + TILE_BYTES)
+    return Step(f"{name}: outliers", 4, 4 * shape.n * p * 4, shape.n * 40, peak)
+
+
+def _map(name: str, shape: Shape, settings: Settings, workers: int) -> Step:
+    p, rows = shape.components, min(shape.n, settings.map.rows)
+    held = rows * p * 8 + rows * 100 * 24
+    peak = PROCESS_BYTES + held + workers * (2 * _reduced_block(shape) + TILE_BYTES)
+    return Step(f"{name}: map", 1, shape.n * p * 4, shape.n * 8, peak)
+
+
+def total(steps: Sequence[Step]) -> tuple[int, int]:
+    """Bytes read and written by all steps."""
+    return sum(step.bytes_read for step in steps), sum(step.bytes_written for step in steps)

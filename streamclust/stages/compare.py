@@ -1,0 +1,92 @@
+"""How far the descriptors' clusterings agree, and whether their rows line up at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamclust import counts
+from streamclust.job import Job, fingerprint
+from streamclust.planning import LABEL_ROWS
+from streamclust.stages.labels import labels_name
+from streamclust.store.rows import Rows
+
+Counts = Mapping[str, NDArray[np.int64]]
+
+
+def compare(job: Job, models: Mapping[str, str]) -> str | None:
+    """Contingency tables of all pairs of descriptors, at the chosen k and fine, and the verdict on alignment.
+
+    ``models`` maps descriptors to their k-means models. Returns the comparison's name; ``None`` for one descriptor.
+    """
+    store, pairs = job.store, list(combinations(sorted(models), 2))
+    if not pairs:
+        return None
+    wanted = fingerprint("comparison", sorted(models.items()))
+    known = store.snapshot.find("comparison", wanted)
+    if known is not None:
+        return known
+    addresses = _addresses(job, models)
+    ks = {d: {"label": len(store.read(m, "members/label/nearest")), "fine": _fine_k(job, m)} for d, m in models.items()}
+    with job.journal.stage("compare descriptors", sum(len(rows) for rows in addresses)):
+        found = job.executor.fold(add_counts, addresses, merge_counts, pairs, ks, run=1)
+    verdicts = {"-".join(pair): _verdict(found, pair) for pair in pairs}
+    for pair in pairs:
+        verdict = verdicts["-".join(pair)]
+        if not verdict.aligned:
+            job.journal.warn(f"{pair[0]} and {pair[1]}: {verdict.sentence}")
+    name = f"models/comparison-{store.snapshot.number + 1:06d}"
+    draft = store.draft(name, "comparison", wanted)
+    for key, table in found.items():
+        draft.write(key, table)
+    attributes = {
+        "role": "comparison",
+        "parents": sorted(models.values()),
+        "pairs": [list(pair) for pair in pairs],
+        "aligned": {key: [verdict.aligned, verdict.sentence] for key, verdict in verdicts.items()},
+    }
+    store.publish("compare", {name: (draft, draft.entry(attributes, {}))})
+    return name
+
+
+def _fine_k(job: Job, model: str) -> int:
+    return int(job.store.snapshot.entries[model].attributes["fine_k"])
+
+
+def _addresses(job: Job, models: Mapping[str, str]) -> list[Rows]:
+    """Rows of the batches that every model labelled."""
+    store, found = job.store, list[Rows]()
+    for batch in store.batches:
+        names = {d: labels_name(model, batch.name) for d, model in models.items()}
+        if all(name in store.snapshot.entries for name in names.values()):
+            paths = {f"{d}/{kind}": store.array(name, kind) for d, name in names.items() for kind in ("label", "fine")}
+            found += store.rows(batch, LABEL_ROWS, paths)
+    return found
+
+
+def add_counts(
+    state: Counts | None, rows: Rows, pairs: Sequence[tuple[str, str]], ks: Mapping[str, Mapping[str, int]]
+) -> Counts:
+    """One block's contingency tables, and the fine ones again with the second descriptor shifted."""
+    labels = {key: rows.read(key) for key in rows.arrays}
+    found: dict[str, NDArray[Any]] = {}
+    for a, b in pairs:
+        for kind in ("label", "fine"):
+            pair = labels[f"{a}/{kind}"], labels[f"{b}/{kind}"]
+            found[f"{kind}/{a}-{b}"] = counts.contingency_block(*pair, ks[a][kind], ks[b][kind])
+        fine = labels[f"{a}/fine"], labels[f"{b}/fine"]
+        found[f"shifted/{a}-{b}"] = counts.shift_block(*fine, ks[a]["fine"], ks[b]["fine"])
+    return found if state is None else merge_counts(state, found)
+
+
+def merge_counts(a: Counts, b: Counts) -> Counts:
+    """Both."""
+    return {key: a[key] + b[key] for key in a}
+
+
+def _verdict(found: Counts, pair: tuple[str, str]) -> Any:
+    return counts.alignment_verdict(found[f"shifted/{pair[0]}-{pair[1]}"])

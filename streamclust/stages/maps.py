@@ -1,0 +1,99 @@
+"""The map of each descriptor: t-SNE of the sample, every other row placed from its neighbours in the sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamclust.embedding import fit_map, place
+from streamclust.job import Job, fingerprint
+from streamclust.stages.labels import LabelWriter
+from streamclust.stages.reduced import load_sample, read_valid, reduced_rows
+from streamclust.store.rows import Rows
+from streamclust.store.store import Store
+
+
+@dataclass(frozen=True)
+class SampleMap:
+    """A fitted map: reduced sample rows (m, p), their ids (m,) and their places (m, 2)."""
+
+    ids: NDArray[np.int64]
+    Z: NDArray[np.float32]
+    xy: NDArray[np.float32]
+
+
+def maps(job: Job, projections: Sequence[str]) -> list[str]:
+    """A map model and places of every row for each projection; returns the models' names.
+
+    The fits of all descriptors run side by side, since one t-SNE keeps one core busy.
+    """
+    store, settings = job.store, job.settings
+    wanted = {
+        name: fingerprint("map", name, [r.batch for r in reduced_rows(store, name)], settings.map.model_dump(), settings.seed)
+        for name in projections
+    }
+    missing = [name for name in projections if store.snapshot.find("model", wanted[name]) is None]
+    if missing:
+        samples = [_sample(store, name, settings.map.rows, settings.seed) for name in missing]
+        with job.journal.stage("map: fit t-SNE", sum(len(ids) for ids, _ in samples)):
+            fitted = job.executor.map(fit_sample, samples, settings.seed, settings.map.perplexity)
+        for name, found in zip(missing, fitted, strict=True):
+            descriptor = store.snapshot.entries[name].attributes["descriptor"]
+            with job.journal.stage(f"{descriptor}: place on the map", store.snapshot.entries[name].attributes["rows"]):
+                _publish(job, name, descriptor, found, wanted[name])
+    return [str(store.snapshot.find("model", wanted[name])) for name in projections]
+
+
+def load_map(store: Store, model: str) -> SampleMap:
+    """A stored map."""
+    return SampleMap(store.read(model, "ids"), store.read(model, "Z"), store.read(model, "xy"))
+
+
+def _sample(store: Store, projection: str, rows: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    sample = load_sample(store, projection)
+    if len(sample.ids) <= rows:
+        return sample.ids, sample.Z
+    kept = np.sort(np.random.default_rng(seed).choice(len(sample.ids), rows, replace=False))
+    return sample.ids[kept], sample.Z[kept]
+
+
+def fit_sample(sample: tuple[NDArray[np.int64], NDArray[np.float32]], seed: int, perplexity: float) -> SampleMap:
+    """t-SNE of one sample."""
+    ids, Z = sample
+    return SampleMap(ids, Z, fit_map(Z, seed, perplexity=perplexity))
+
+
+def _publish(job: Job, projection: str, descriptor: str, found: SampleMap, wanted: str) -> None:
+    store = job.store
+    name = f"models/{descriptor}-map-{store.snapshot.number + 1:06d}"
+    arrays = {"x": np.float32, "y": np.float32}
+    writer = LabelWriter(store, name, reduced_rows(store, projection), arrays, fingerprint(wanted, "labels"))
+    job.executor.map(place_block, writer.addresses, found)
+    draft = store.draft(name, "model", wanted)
+    for array in ("ids", "Z", "xy"):
+        draft.write(array, getattr(found, array))
+    role = f"{descriptor}/map"
+    attributes = {
+        "role": role,
+        "descriptor": descriptor,
+        "algorithm": "t-SNE",
+        "parents": [projection],
+        "extent": [float(v) for axis in (0, 1) for v in (found.xy[:, axis].min(), found.xy[:, axis].max())],
+        "snapshot": store.snapshot.number,
+    }
+    drafts = writer.finish(role, {"x": f"{descriptor}_x", "y": f"{descriptor}_y"})
+    store.publish(f"map {descriptor}", drafts | {name: (draft, draft.entry(attributes, {}))})
+
+
+def place_block(rows: Rows, found: SampleMap) -> None:
+    """Places of one block's rows; none for rows that are not valid."""
+    if rows.written("x", "y"):
+        return
+    Z, valid = read_valid(rows)
+    xy = np.full((len(rows), 2), np.nan, np.float32)
+    xy[valid] = place(Z, found.Z, found.xy)
+    rows.write("x", np.ascontiguousarray(xy[:, 0]))
+    rows.write("y", np.ascontiguousarray(xy[:, 1]))

@@ -1,0 +1,69 @@
+"""Progress for a person: a bar with rate and time left, a line per finished stage, notes as they come."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from streamclust.journal import Silent, StageRecord
+
+_SLOW = 2.0
+
+
+class Quiet(Silent):
+    """Shows nothing, as a context."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        return None
+
+
+class Terminal(Quiet):
+    """Shows a run on stderr."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+        self._console = Console(stderr=True, highlight=False)
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(show_speed=True), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=self._console, transient=True, disable=not sys.stderr.isatty())
+        self._task: Any = None
+        self._name, self._began = "", 0.0
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def stage(self, name: str) -> None:
+        self._name, self._began = name, time.monotonic()
+
+    def progress(self, done: int, total: int) -> None:
+        if self._task is None and time.monotonic() - self._began < _SLOW and done < total:
+            return
+        if self._task is None:
+            self._task = self._progress.add_task(self._name, total=total)
+        self._progress.update(self._task, completed=done, total=total)
+
+    def finished(self, record: StageRecord) -> None:
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+            self._task = None
+        rate = f"{record.rows / record.seconds:>12,.0f} rows/s" if record.rows and record.seconds > 0 else ""
+        line = f"{record.name:<36} {record.seconds:8.1f} s {rate:>19} {record.peak_bytes / 1e6:9,.0f} MB"
+        self._console.print(line, markup=False)
+
+    def note(self, text: str, *, warning: bool) -> None:
+        self._console.print(("warning: " if warning else "") + text, style="yellow" if warning else "", markup=False)
+
+
+def listener(*, quiet: bool) -> Quiet:
+    """What the command line shows a run with."""
+    return Quiet() if quiet else Terminal()

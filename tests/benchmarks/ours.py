@@ -1,0 +1,65 @@
+"""Our own mathematics on the peers' tasks, as bare functions on streamed blocks.
+
+`python -m tests.benchmarks.ours TASK DATA OPTIONS` runs one and prints a line as the peers do.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from streamclust.cluster import kmeans
+from streamclust.cluster.restarts import restarts
+from streamclust.decomposition import fit_pca
+from streamclust.moments import accumulate, identity
+from streamclust.preprocessing import fit_scaler
+from tests.benchmarks.peers import BATCH, Streamed, held_variance, inertia, main
+from tests.benchmarks.tables import THREADS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def pca(data: Path, d: float, p: float) -> dict[str, Any]:
+    """Moments in one read, then one eigendecomposition; p >= 1 is a number of components, below that a share."""
+    begin = time.perf_counter()
+    X = Streamed(data, int(d))
+    moments = identity(int(d), scatter=True)
+    for i in range(0, len(X), BATCH // 2):
+        moments = accumulate(moments, X[i : i + BATCH // 2])
+    affine = fit_scaler("standard", moments, np.empty((0, int(d)), np.float32))
+    found = fit_pca(moments, affine, int(p) if p >= 1 else p)
+    seconds = time.perf_counter() - begin
+    del moments
+    quality = {"p": len(found.components), "variance": held_variance(X, found.components)}
+    return {"seconds": seconds, "quality": quality}
+
+
+def clusters(data: Path, d: float, k: float, passes: float) -> dict[str, Any]:
+    """Restarts on a sample, then at most `passes` exact Lloyd passes that read the file anew each time."""
+    begin = time.perf_counter()
+    X, k = Streamed(data, int(d)), int(k)
+    rows = np.sort(np.random.default_rng(0).choice(len(X), min(len(X), 2 * max(4000, 20 * k)), replace=False))
+    starts = [slice(i, i + BATCH) for i in range(0, len(X), BATCH)]
+    sample = np.concatenate([X[s][rows[(rows >= s.start) & (rows < s.stop)] - s.start] for s in starts])
+    first = {k: restarts(sample, [k], keep=1)[k][0]}
+    with threadpool_limits(1), ThreadPoolExecutor(THREADS) as pool:
+
+        def fold(centers: dict[int, Any]) -> dict[int, kmeans.LloydState]:
+            parts = list(pool.map(lambda s: kmeans.lloyd_block(X[s], centers[k]), starts))
+            return {k: reduce(kmeans.merge, parts)}
+
+        found = kmeans.lloyd(fold, first, max_iter=int(passes))[k]
+    seconds = time.perf_counter() - begin
+    quality = {"inertia": inertia(X, found.centers), "k": len(found.centers), "reads": found.n_iter}
+    return {"seconds": seconds, "quality": quality}
+
+
+if __name__ == "__main__":
+    main({"pca": pca, "kmeans": clusters}, *sys.argv[1:])

@@ -1,0 +1,101 @@
+"""Our figures beside the peers', as Markdown on stdout: `python -m tests.benchmarks.run --help`."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.benchmarks.generator import write_reference_case
+from tests.benchmarks.peers import TASKS, run_peer
+from tests.benchmarks.tables import Result, Table, run_command
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True)
+class Place:
+    """An empty folder to write in, and the seconds after which a command is stopped."""
+
+    scratch: Path
+    timeout: float
+
+
+SHORT = 10.0  # seconds: what takes less is run three times and the fastest counts, as other processes only slow it
+
+_MATHEMATICS = [sys.executable, "-m", "tests.benchmarks.ours"]
+# Table -> row -> command. "{data}" stands for the pickle ("route": the case), "{scratch}" for a folder to write in,
+# {k} and {p} for the table's own options. A last line of JSON like the peers' gives seconds and quality.
+OURS: dict[str, dict[str, list[str]]] = {
+    "pca": {"ours": [*_MATHEMATICS, "pca", "{data}", "d=2560", "p={p}"]},
+    "kmeans": {
+        "ours, 6 passes": [*_MATHEMATICS, "kmeans", "{data}", "d=100", "k={k}", "passes=6"],
+        "ours, 100 passes": [*_MATHEMATICS, "kmeans", "{data}", "d=100", "k={k}", "passes=100"],
+    },
+    "route": {},
+}
+
+
+def fastest(run: Callable[[], Result]) -> Result:
+    """The result of a run, or the fastest of three where it is short."""
+    first = run()
+    again = [run() for _ in range(2)] if first.seconds < SHORT and not first.error else []
+    return min(first, *again, key=lambda r: r.seconds) if again else first
+
+
+def compare(title: str, task: str, data: Path, place: Place, case: Path | None = None, **options: float) -> Table:
+    """All of ours and all peers on one task; `case`, if given, is what "{data}" names in our commands."""
+    table = Table(title)
+    for name, command in OURS[task].items():
+        words = [word.format(data=case or data, scratch=place.scratch, **options) for word in command]
+        table.add(name, fastest(partial(run_command, words, place.timeout)), ours=True)
+    for peer in TASKS[task]:
+        table.add(peer, fastest(partial(run_peer, task, peer, data, place.timeout, **options)))
+    return table
+
+
+def pca(place: Place, rows: int) -> list[Table]:
+    data = write_reference_case(place.scratch / "wide", rows, {"effnet": 2560}) / "descriptors" / "effnet.pickle"
+    return [compare(f"PCA of {rows:,} x 2560, standardised, 488 components", "pca", data, place, p=488)]
+
+
+def kmeans(place: Place, rows: int) -> list[Table]:
+    data = write_reference_case(place.scratch / "reduced", rows, {"reduced": 100}) / "descriptors" / "reduced.pickle"
+    return [compare(f"k-means of {rows:,} x 100, k = {k}", "kmeans", data, place, k=k) for k in (40, 1000)]
+
+
+def route(place: Place, rows: int) -> list[Table]:
+    case = write_reference_case(place.scratch / "route", rows, {"osnet": 512})
+    title = f"from a pickle of {rows:,} x 512 to scored clusterings of k = 2 to 20"
+    return [compare(title, "route", case / "descriptors" / "osnet.pickle", place, case=case)]
+
+
+TABLES = {"pca": (pca, 100_000), "kmeans": (kmeans, 200_000), "route": (route, 100_000)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--only", action="append", choices=list(TABLES), help="a table; all of them where none is named"
+    )
+    parser.add_argument("--timeout", type=float, default=900.0, help="seconds after which a command is stopped")
+    parser.add_argument("--rows", type=int, help="rows of the made-up data; each table has its own number otherwise")
+    parser.add_argument("--scratch", type=Path, help="an existing folder with room for the data; it is emptied again")
+    arguments = parser.parse_args()
+    for name in arguments.only or TABLES:
+        make, rows = TABLES[name]
+        scratch = Path(tempfile.mkdtemp(dir=arguments.scratch))
+        try:
+            print(*make(Place(scratch, arguments.timeout), arguments.rows or rows), sep="\n\n", flush=True)
+        finally:
+            shutil.rmtree(scratch)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""A case folder is opened as a whole, or refused in one line that says which of its files is at fault."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from streamclust.errors import InputError
+from streamclust.readers.case import open_case
+from streamclust.readers.pictures import read_picture
+from tests.conftest import shared_data
+
+N = 5
+
+
+def make_case(folder: Path, n: int = N) -> Path:
+    """Two descriptors, a table and a zip."""
+    (folder / "descriptors").mkdir(parents=True)
+    (folder / "row_data").mkdir()
+    x = np.arange(n * 3, dtype=np.float32).reshape(n, 3)
+    np.save(folder / "descriptors" / "colour.npy", x)
+    (folder / "descriptors" / "osnet.v2.pickle").write_bytes(pickle.dumps(x.astype(np.float64), protocol=4))
+    names = [f"cars/{i}.png" for i in range(n)]
+    (folder / "images_paths.csv").write_text("path,camera\n" + "".join(f"{name},{i}\n" for i, name in enumerate(names)))
+    picture = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(picture, "PNG")
+    with zipfile.ZipFile(folder / "row_data" / "images.zip", "w") as file:
+        for name in names:
+            file.writestr(name, picture.getvalue())
+    return folder
+
+
+def test_a_whole_case(tmp_path: Path) -> None:
+    case = open_case(make_case(tmp_path / "cars"), columns={"cam": "camera"})
+    assert case.name == "cars"
+    assert list(case.descriptors) == ["colour", "osnet.v2"]
+    assert [source.shape for source in case.descriptors.values()] == [(N, 3), (N, 3)]
+    assert case.paths.columns == {"cam": "int64"}
+    assert (case.pictures.locate(case.paths.read(0, N)["path"])[0] >= 0).all()
+    assert pickle.loads(pickle.dumps(case)) == case
+
+
+def test_notes_and_hidden_files_are_let_be(tmp_path: Path) -> None:
+    folder = make_case(tmp_path / "cars")
+    for name in (".DS_Store", "._osnet.pickle", "README.md", "made.txt"):
+        (folder / "descriptors" / name).write_text("note")
+    assert list(open_case(folder).descriptors) == ["colour", "osnet.v2"]
+
+
+def test_other_places(tmp_path: Path) -> None:
+    folder = make_case(tmp_path / "cars")
+    (folder / "images_paths.csv").rename(folder / "row_data" / "images_paths.csv")
+    (folder / "descriptors" / "colour.npy").rename(tmp_path / "elsewhere.npy")
+    (folder / "descriptors" / "colour.NPY").symlink_to(tmp_path / "elsewhere.npy")
+    (folder / "row_data" / "images.zip").rename(tmp_path / "p.zip")
+    assert open_case(folder).pictures is None
+    case = open_case(folder, pictures=tmp_path / "p.zip")
+    assert case.paths.path.parent.name == "row_data"
+    assert case.pictures.root == tmp_path / "p.zip"
+
+
+def change(folder: Path, what: str) -> Path:
+    """Spoil a good case in one way; the folder to open."""
+    descriptors = folder / "descriptors"
+    x = np.zeros((N + 1, 2), np.float32)
+    match what:
+        case "no folder":
+            return folder / "none"
+        case "a file":
+            return folder / "images_paths.csv"
+        case "empty":
+            shutil.rmtree(folder)
+            folder.mkdir()
+        case "no descriptors":
+            shutil.rmtree(descriptors)
+        case "empty descriptors":
+            shutil.rmtree(descriptors)
+            descriptors.mkdir()
+        case "no table":
+            (folder / "images_paths.csv").unlink()
+        case "two of a name":
+            (descriptors / "colour.pkl").write_bytes(pickle.dumps(x, protocol=4))
+        case "a bad name" | "a hyphen first":
+            np.save(descriptors / {"a bad name": "a b.npy", "a hyphen first": "-rf.npy"}[what], x)
+        case "another format":
+            (descriptors / "more.parquet").write_bytes(b"PAR1")
+        case "an unknown format":
+            (descriptors / "more.pickle.gz").write_bytes(b"\x1f\x8b")
+        case "a folder":
+            (descriptors / "more.npy").mkdir()
+        case "another count":
+            np.save(descriptors / "type.npy", x)
+        case "a hostile pickle":
+            (descriptors / "bad.pickle").write_bytes(b"\x80\x03cos\nsystem\nX\x04\0\0\0true\x85R.")
+    return folder
+
+
+SPOILT = {
+    "no folder": "none: does not exist",
+    "a file": "images_paths.csv: is not a folder",
+    "empty": "cars: has no folder 'descriptors'",
+    "no descriptors": "cars: has no folder 'descriptors'",
+    "empty descriptors": "descriptors: is empty",
+    "no table": "cars: has no images_paths.csv",
+    "two of a name": "colour.pkl: and colour.npy are the same descriptor",
+    "a bad name": "'a b' cannot be the name of a descriptor",
+    "a hyphen first": "'-rf' cannot be the name of a descriptor",
+    "another format": "more.parquet: .parquet is not supported yet; convert to .npy or a pickle of protocol 3-5",
+    "an unknown format": "more.pickle.gz: has the unknown suffix '.gz'",
+    "a folder": "more.npy: is a folder",
+    "another count": "different numbers of rows: colour.npy 5, osnet.v2.pickle 5, type.npy 6, images_paths.csv 5",
+    "a hostile pickle": "bad.pickle: asks for 'os.system'",
+}
+
+
+@pytest.mark.parametrize("what", SPOILT)
+def test_spoilt_cases(tmp_path: Path, what: str) -> None:
+    folder = change(make_case(tmp_path / "cars"), what)
+    with pytest.raises(InputError) as caught:
+        open_case(folder)
+    assert SPOILT[what] in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_real_case() -> None:
+    case = open_case(shared_data("vehicles/base"))
+    assert {name: source.shape for name, source in case.descriptors.items()} == {
+        "osnet": (6080, 512), "vdc": (6080, 128), "vdc_mid": (6080, 128),
+    }  # fmt: skip
+    paths = case.paths.read(0, case.paths.n)["path"]
+    offsets, sizes = case.pictures.locate(paths)
+    assert ((offsets >= 0) & (sizes > 0)).all()
+    with zipfile.ZipFile(case.pictures.root) as file:
+        for i in range(0, 6080, 304):
+            image = read_picture(case.pictures, str(paths[i]), int(offsets[i]), int(sizes[i]))
+            expected = Image.open(io.BytesIO(file.read(str(paths[i])))).convert("RGB")
+            np.testing.assert_array_equal(np.asarray(image), np.asarray(expected))
+
+
+def test_real_days() -> None:
+    for folder in sorted(shared_data("vehicles/daily").iterdir()):
+        case = open_case(folder)
+        offsets, _ = case.pictures.locate(case.paths.read(0, case.paths.n)["path"])
+        assert (offsets >= 0).all()
+        assert case.name == folder.name

@@ -1,0 +1,70 @@
+"""Charts: the same data give the same bytes, odd data do not break them, and nothing of matplotlib's state changes."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from streamclust.errors import InputError
+from streamclust.render import plots
+
+HEAT = np.array([[1, 0.3, np.nan], [0.3, 1, -0.1], [np.nan, -0.1, 1]])
+CHARTS = {
+    "k_curves": lambda: plots.k_curves([2, 3, 5], [9, 8, np.nan], [1, 2, 3], [1e6, 5e5, 2e5], 3),
+    "sizes": lambda: plots.cluster_sizes([5, 900, 33]),
+    "many sizes": lambda: plots.cluster_sizes(np.arange(1, 401)),
+    "variance": lambda: plots.variance_curve([0.5, 0.3, 0.2], 2),
+    "one component": lambda: plots.variance_curve([1.0], 1),
+    "histogram": lambda: plots.score_histogram([0, 7, 1000], [0, 1, 2, 3], 2.0),
+    "heat map": lambda: plots.agreement_heatmap(["a", "$b_1$", "a_very_long_descriptor"], HEAT, "ARI"),
+}
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_charts_are_deterministic_and_leave_no_trace(name):
+    before = dict(mpl.rcParams)
+    content = CHARTS[name]()
+    assert content == CHARTS[name]()
+    assert dict(mpl.rcParams) == before
+    assert not any(chunk in content for chunk in (b"tIME", b"Software"))
+    with Image.open(io.BytesIO(content)) as image:
+        assert min(image.size) > 200
+        assert len(set(image.convert("L").get_flattened_data())) > 20
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 10**8), min_size=1, max_size=90),
+    scores=st.lists(st.floats(0, 1e12) | st.just(float("nan")), min_size=1, max_size=12),
+)
+def test_any_sizes_and_scores_draw(sizes, scores):
+    assert plots.cluster_sizes(sizes).startswith(b"\x89PNG")
+    ks = list(range(2, 2 + len(scores)))
+    assert plots.k_curves(ks, scores, scores, scores, ks[0]).startswith(b"\x89PNG")
+
+
+def test_lengths_that_do_not_match_are_refused():
+    with pytest.raises(InputError, match="2 scores of Davies-Bouldin"):
+        plots.k_curves([2, 3, 4], [1, 2, 3], [1, 2], [1, 2, 3], 2)
+    with pytest.raises(InputError, match="4 edges"):
+        plots.score_histogram([1, 2], [0, 1, 2, 3], 1)
+    with pytest.raises(InputError, match=re.escape("(2, 2)")):
+        plots.agreement_heatmap(["a", "b"], np.eye(3))
+
+
+def test_the_3d_map_carries_every_point_and_escapes_names():
+    xyz = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    labels = np.arange(50) % 3 - 1
+    html = plots.map3d_html(xyz, labels, ["</script><script>alert(1)</script>", ""])
+    assert html == plots.map3d_html(xyz, labels, ["</script><script>alert(1)</script>", ""])
+    assert html.count("<script") == 1 == html.count("</script")
+    assert "http" not in html
+    assert '"name":"1 "' in html
+    assert "noise" in html

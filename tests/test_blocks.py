@@ -1,0 +1,79 @@
+"""The three verbs: serial, threads and a cluster of processes give the same bits, whatever the number of workers."""
+
+from __future__ import annotations
+
+import operator
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamclust.blocks import Dask, Serial, executor, runs, tree
+from streamclust.errors import InputError
+
+# Sums of floats of very different sizes: any other order of addition shows in the last bits.
+VALUES = np.random.default_rng(0).normal(size=1000) * 10.0 ** np.random.default_rng(1).integers(-8, 8, 1000)
+
+
+def value(address: int, factor: float) -> float:
+    return float(VALUES[address]) * factor
+
+
+def add(state: float | None, address: int, factor: float) -> float:
+    return (0.0 if state is None else state) + value(address, factor)
+
+
+def step(state: list[int], address: int) -> list[int]:
+    return [*state[-3:], state[-1] * 31 % 1009 + address]
+
+
+def fail(address: int) -> int:
+    raise InputError(f"row {address}", "bad")
+
+
+@given(n=st.integers(1, 200), run=st.integers(1, 12), workers=st.integers(1, 4))
+@settings(deadline=None, max_examples=40)
+def test_threads_equal_serial(n, run, workers):
+    addresses = list(range(n))
+    serial, threads = Serial(), Dask(workers)
+    assert threads.map(value, addresses, 1.5) == serial.map(value, addresses, 1.5)
+    assert threads.chain(step, addresses, [1]) == serial.chain(step, addresses, [1])
+    expected = serial.fold(add, addresses, operator.add, 1.5, run=run)
+    assert threads.fold(add, addresses, operator.add, 1.5, run=run) == expected
+
+
+@pytest.mark.usefixtures("cluster")
+def test_two_processes_equal_serial(cluster):
+    remote, serial, addresses = Dask(client=cluster), Serial(), list(range(150))
+    assert remote.map(value, addresses, 2.0) == serial.map(value, addresses, 2.0)
+    assert remote.fold(add, addresses, operator.add, 2.0, run=3) == serial.fold(add, addresses, operator.add, 2.0, run=3)
+    assert remote.chain(step, addresses, [1]) == serial.chain(step, addresses, [1])
+
+
+def test_runs_and_tree_depend_on_the_addresses_alone():
+    assert runs([1, 2, 3, 4, 5], 2) == [[1, 2], [3, 4], [5]]
+    assert tree("abcde", lambda a, b: f"({a}{b})") == "(((ab)(cd))e)"
+
+
+@pytest.mark.parametrize("make", [Serial, Dask])
+def test_no_rows_is_said(make):
+    with pytest.raises(InputError, match="no rows"):
+        make().fold(add, [], operator.add, 1.0)
+    assert make().map(value, [], 1.0) == []
+
+
+def test_a_task_s_error_comes_out_as_it_is():
+    with pytest.raises(InputError, match="row 3: bad"):
+        Dask(2).map(fail, [3])
+
+
+def test_progress_counts_to_the_end():
+    seen = []
+    Dask(2, progress=lambda done, total: seen.append((done, total))).map(value, list(range(20)), 1.0)
+    assert seen[-1][0] == seen[-1][1] >= 20
+
+
+def test_nobody_at_the_scheduler_s_address_is_one_clear_line():
+    with pytest.raises(InputError, match="no Dask scheduler answers"):
+        executor("tcp://127.0.0.1:9", None)

@@ -1,0 +1,64 @@
+"""Each room imports only from rooms before it; only the store knows Zarr; mathematics knows neither Dask nor files."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "streamclust"
+ROOMS = [
+    ["errors"],
+    ["config"],
+    ["sampling", "moments", "preprocessing", "metrics", "counts", "quantiles", "embedding", "cluster"],
+    ["decomposition", "outliers", "fusion", "evidence", "planning"],
+    ["blocks", "journal", "readers"],
+    ["store"],
+    ["job"],
+    ["ingest", "export"],
+    ["stages"],
+    ["render"],
+    ["reporting"],
+    ["pipeline"],
+    ["terminal", "demo"],
+    ["cli", "__init__"],
+]
+LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
+MATHEMATICS = {room for rooms in ROOMS[2:4] for room in rooms}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import hides its room"
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= names if node.module == "streamclust" else {str(node.module)}
+    return found
+
+
+def test_every_room_has_its_place():
+    assert {room_of(path) for path in FILES} <= set(LEVEL)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_come_from_before(path):
+    room = room_of(path)
+    for name in imports(path):
+        first, _, rest = name.partition(".")
+        if first == "streamclust" and rest and room != "__init__":
+            other = rest.split(".")[0]
+            assert other == room or LEVEL[other] < LEVEL[room] or (room in MATHEMATICS and other in MATHEMATICS), (
+                f"{room} imports {other}, which is not before it"
+            )
+        assert first != "zarr" or room == "store", f"{room} imports zarr: only the store may"
+        assert first not in {"dask", "distributed", "zarr"} or room not in MATHEMATICS, f"{room} is mathematics"
+        assert first != "pickle" or room == "demo", f"{room} imports pickle: nothing here may read one"
