@@ -108,7 +108,7 @@ def fuse(tails: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np
     used[unweighted] = present[unweighted]
     used /= np.maximum(used.sum(1, keepdims=True), np.finfo(np.float64).tiny)
     strangeness = -np.log(np.where(present, tails, 1.0))
-    score = np.einsum("ij,ij->i", used, strangeness)
+    score: NDArray[np.float64] = np.einsum("ij,ij->i", used, strangeness)
     score[~present.any(1)] = np.nan
     return score
 

@@ -167,11 +167,13 @@ def choose_k(curve: Mapping[int, tuple[float, float]]) -> tuple[int, str]:
     bouldin = {k: float("inf") if np.isnan(curve[k][1]) else curve[k][1] for k in ks}
     ranks = {k: (_rank(harabasz, k) + _rank(bouldin, k)) / 2 for k in ks}
     best = min(ks, key=lambda k: (ranks[k], k))
+    if all(np.isnan(curve[k]).all() for k in ks):
+        return best, f"k = {best}: neither Calinski-Harabasz nor Davies-Bouldin is defined for {_words(ks)}."
     by_harabasz, by_bouldin = min(ks, key=harabasz.__getitem__), min(ks, key=bouldin.__getitem__)
     reason = (
         f"k = {best} of {_words(ks)} has the best mean rank ({ranks[best]:g}) of Calinski-Harabasz"
-        f" ({curve[best][0]:.4g}) and Davies-Bouldin ({curve[best][1]:.4g}); Calinski-Harabasz alone would choose k = {by_harabasz},"
-        f" Davies-Bouldin alone k = {by_bouldin}."
+        f" ({curve[best][0]:.4g}) and Davies-Bouldin ({curve[best][1]:.4g}); Calinski-Harabasz alone would choose"
+        f" k = {by_harabasz}, Davies-Bouldin alone k = {by_bouldin}."
     )
     return best, reason
 

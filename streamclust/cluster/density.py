@@ -1,7 +1,8 @@
 """Noise verdicts of HDBSCAN and OPTICS for every row, from a few subsamples whose density was measured on all rows.
 
-In order: ``draw_votes`` from the resident sample, fold ``core_block`` over all rows, ``fit_noise``, then
-``assign_noise`` per block. Nobody runs either method on all rows, and nobody calls ``approximate_predict``.
+In order: ``core_distances.draw_votes`` from the resident sample, fold ``core_distances.core_block`` over all rows,
+``fit_noise``, then ``assign_noise`` per block. Nobody runs either method on all rows, and nobody calls
+``approximate_predict`` (11 ms a row).
 """
 
 from __future__ import annotations
@@ -11,33 +12,17 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from streamclust.cluster.core_distances import MIN_SAMPLES, centred, middle, position, squared_distances, tiles
+from streamclust.cluster.noise_rules import Vote, fit_hdbscan, fit_optics, judge_hdbscan, judge_optics, optics_labels
 from streamclust.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
-MIN_SAMPLES = 10
+    from streamclust.cluster.core_distances import CoreState, Draw
+
 _SMALLEST = 5  # min_samples and min_cluster_size of a subsample never fall below it
-_NEAREST = 5  # sampled neighbours from which the core distance of another row is estimated
-_SCRATCH = 8 * 2**20
-_ROUNDING = 4 * float(np.finfo(np.float32).eps)
-
-
-@dataclass(frozen=True, eq=False)
-class Draw:
-    """Which rows of the resident sample vote: ``rows`` (u,) their indices, ``members`` (V, m) indices into ``rows``."""
-
-    rows: NDArray[np.int64]
-    members: NDArray[np.int64]
-
-
-@dataclass(frozen=True, eq=False)
-class CoreState:
-    """(u, k) float32 ascending: the smallest distances of each sampled row to any row, itself included once (0)."""
-
-    distances: NDArray[np.float32]
+_ROUNDING = 8 * float(np.finfo(np.float32).eps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +37,8 @@ class NoiseModel:
     core_distance : (V, m) float32; OPTICS: over all rows, HDBSCAN: within the subsample.
     anchor : (V, m) bool; OPTICS: core rows, HDBSCAN: members of a cluster. A row is judged by its nearest anchor.
     label : (V, m) int32, the cluster of each sampled row, -1 noise.
-    threshold : (V, c) float64; OPTICS: c = 2, eps and the calibrated limit of the estimated core distance;
+    threshold : (V, c) float64; OPTICS: eps, the calibrated limit of the log of an estimated core distance, the
+        smallest distance that counts;
         HDBSCAN: the largest mutual reachability at which a row still joins each cluster.
     coefficients : (V, 6) float64, of OPTICS' core distance estimate; zeros for HDBSCAN.
     neighbour : the neighbour whose distance is a row's core distance within a subsample.
@@ -78,6 +64,15 @@ class NoiseModel:
         """Whether every row was sampled, so that nothing is propagated."""
         return self.fraction >= 1
 
+    def judge(
+        self, v: int, squares: NDArray[np.float32], own: NDArray[np.int64]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.intp]]:
+        """One vote on rows with these squared distances to its subsample: noise, proven none, and the anchor."""
+        vote = Vote(self.core_distance[v], self.anchor[v], self.label[v], self.threshold[v], self.coefficients[v])
+        if self.method == "optics":
+            return judge_optics(vote, squares, own)
+        return judge_hdbscan(vote, self.neighbour, squares, own)
+
 
 @dataclass(frozen=True, eq=False)
 class NoiseVerdicts:
@@ -97,74 +92,6 @@ class NoiseVerdicts:
     noise: NDArray[np.bool_]
     label: NDArray[np.int32]
     near_duplicates: NDArray[np.float32]
-
-
-def draw_votes(n_sample: int, *, votes: int = 3, rows: int = 5_000, seed: int) -> Draw:
-    """Draw the subsamples from the resident sample: disjoint where it is large enough.
-
-    A sample of at most ``rows`` rows is taken whole, once: further votes would repeat the first.
-    """
-    if n_sample < 1 or votes < 1 or rows < 1:
-        raise InputError("draw_votes", f"{votes} votes of {rows} rows from {n_sample}", "at least 1 of each")
-    rng = np.random.default_rng(seed)
-    if n_sample <= rows:
-        members = np.arange(n_sample)[None]
-    elif n_sample >= votes * rows:
-        members = rng.permutation(n_sample)[: votes * rows].reshape(votes, rows)
-    else:
-        members = np.stack([rng.choice(n_sample, rows, replace=False) for _ in range(votes)])
-    used = np.unique(members)
-    return Draw(used, np.searchsorted(used, members))
-
-
-def core_identity(n_points: int, k: int) -> CoreState:
-    """The state of no rows."""
-    return CoreState(np.full((n_points, k), np.inf, np.float32))
-
-
-def core_block(
-    points: NDArray[np.float32],
-    point_ids: NDArray[np.int64],
-    X: NDArray[np.float32],
-    row_ids: NDArray[np.int64],
-    k: int = MIN_SAMPLES,
-) -> CoreState:
-    """The k smallest distances from each sampled row to the rows of one block.
-
-    Parameters
-    ----------
-    points :
-        (u, p) float32 sampled rows.
-    point_ids :
-        (u,) int64 their global ids, by which a point recognises itself.
-    X :
-        (n, p) float32 block, all finite.
-    row_ids :
-        (n,) int64.
-    k :
-        how many; the last is the core distance of min_samples = k, counted as scikit-learn does.
-    """
-    state = core_identity(len(points), k)
-    centre = points.mean(0, dtype=np.float64)
-    order = np.argsort(row_ids)
-    targets = _centred(points, centre)
-    width = max(1, min(4096, _SCRATCH // (4 * max(len(points), 1)) * 8))
-    for start in range(0, len(X), width):
-        part = order[start : start + width]
-        rows, own = _centred(X[part], centre), _position(row_ids[part], point_ids)
-        for tile in _tiles(len(points), len(part)):
-            squares = _squares(targets[tile], rows, own[tile], 0.0)
-            if len(part) > k:
-                squares.partition(k - 1, axis=1)
-            both = np.concatenate([state.distances[tile], np.sqrt(squares[:, :k])], axis=1)
-            state.distances[tile] = np.sort(both, axis=1)[:, :k]
-    return state
-
-
-def merge_core(a: CoreState, b: CoreState) -> CoreState:
-    """The smallest distances over both parts' rows, which must not share a row."""
-    both = np.sort(np.concatenate([a.distances, b.distances], axis=1), axis=1)
-    return CoreState(both[:, : a.distances.shape[1]])
 
 
 def fit_noise(
@@ -211,19 +138,88 @@ def fit_noise(
         found = f"{method}, eps_quantile {eps_quantile}, {core.distances.shape[1]} core distances"
         raise InputError("fit_noise", found, f"hdbscan or optics, 0 < eps_quantile < 1, at least {min_samples}")
     members = np.take_along_axis(draw.members, np.argsort(point_ids[draw.members], axis=1), 1)
-    centre = points.mean(0, dtype=np.float64)
-    subsamples = _centred(points, centre)[members]
-    fraction = min(1.0, members.shape[1] / max(n_rows, 1))
+    centre = middle(points)
+    subsamples = centred(points, centre)[members]
+    fraction = min(1.0, members.shape[1] / n_rows)
     radius = _near_radius(core, subsamples)
-    smaller = [max(min(_SMALLEST, size), round(size * fraction)) for size in (min_samples, min_cluster_size)]
+    k, smallest_cluster = (
+        max(min(_SMALLEST, size), round(size * fraction)) for size in (min_samples, min_cluster_size)
+    )
     if method == "optics":
         distances = core.distances[:, min(min_samples, n_rows) - 1]
         eps = max(float(np.quantile(distances, eps_quantile)), radius)
-        parts = [_fit_optics(S, distances[rows], eps, eps_quantile, smaller[0]) for S, rows in zip(subsamples, members, strict=True)]
+        votes = [
+            fit_optics(S, distances[rows], eps, eps_quantile, radius)
+            for S, rows in zip(subsamples, members, strict=True)
+        ]
+        votes[0] = votes[0]._replace(label=optics_labels(subsamples[0], votes[0].anchor, eps_quantile, k))
     else:
-        parts = [_fit_hdbscan(S, *smaller) for S in subsamples]
-    most = max(len(part[3]) for part in parts)
-    limits = np.stack([np.pad(part[3], (0, most - len(part[3])), constant_values=-np.inf) for part in parts])
-    c, anchor, label, coefficients = (np.stack([part[i] for part in parts]) for i in (0, 1, 2, 4))
-    ids = point_ids[members]
-    return NoiseModel(method, centre, subsamples, ids, c, anchor, label, limits, coefficients, smaller[0], radius, fraction)
+        votes = [fit_hdbscan(S, k, smallest_cluster) for S in subsamples]
+    most = max(len(vote.threshold) for vote in votes)
+    limits = [np.pad(vote.threshold, (0, most - len(vote.threshold)), constant_values=-np.inf) for vote in votes]
+    c, anchor, label, _, coefficients = (
+        np.stack(parts) for parts in zip(*(v._replace(threshold=limits[0]) for v in votes), strict=True)
+    )
+    return NoiseModel(
+        method,
+        centre,
+        subsamples,
+        point_ids[members],
+        c,
+        anchor,
+        label,
+        np.stack(limits),
+        coefficients,
+        k,
+        radius,
+        fraction,
+    )
+
+
+def assign_noise(model: NoiseModel, X: NDArray[np.float32], row_ids: NDArray[np.int64]) -> NoiseVerdicts:
+    """Carry the subsamples' verdicts to a block of rows.
+
+    OPTICS: a sampled row's core distance over all rows is known; another's is estimated from its distances to the
+    nearest five sampled rows and from their core distances. A row is noise iff its core distance is above the limit
+    and no sampled core row lies within eps. The majority of votes decides, but one core row within eps found by any
+    vote proves a row to be none, so it overrules them.
+    HDBSCAN: a sampled row keeps its verdict; another joins the cluster of the cluster member at the smallest mutual
+    reachability unless that is above the cluster's threshold. The majority decides.
+
+    Parameters
+    ----------
+    model :
+        what ``fit_noise`` returned.
+    X :
+        (n, p) float32, all finite.
+    row_ids :
+        (n,) int64 global ids.
+    """
+    V, m, p = model.points.shape
+    if X.ndim != 2 or X.shape[1] != p or len(row_ids) != len(X):
+        raise InputError("assign_noise", f"rows {X.shape} with {len(row_ids)} ids", f"(n, {p}) with n ids")
+    votes, near = np.zeros((V, len(X)), bool), np.zeros((V, len(X)), bool)
+    twins, label = np.zeros(len(X)), np.zeros(len(X), np.int32)
+    own = np.stack([position(ids, row_ids) for ids in model.ids])
+    for tile in tiles(len(X), m, most=512):
+        rows = centred(X[tile], model.centre)
+        within = model.radius**2 + _ROUNDING * np.einsum("ij,ij->i", rows, rows)
+        for v in range(V):
+            squares = squared_distances(rows, model.points[v], own[v, tile])
+            twins[tile] += np.count_nonzero(squares <= within[:, None], axis=1) - (own[v, tile] >= 0)
+            votes[v, tile], near[v, tile], anchor = model.judge(v, squares, own[v, tile])
+            if v == 0:
+                label[tile] = model.label[0, anchor]
+    share = np.where(near.any(0), 0, votes.mean(0)).astype(np.float32)
+    noise = share > 0.5
+    label = np.where(noise, -1, np.maximum(label, 0)).astype(np.int32)
+    return NoiseVerdicts(votes, share, noise, label, (twins / (V * model.fraction)).astype(np.float32))
+
+
+def _near_radius(core: CoreState, subsamples: NDArray[np.float32]) -> float:
+    """2 % of the median distance to the nearest other row; where all rows are the same, what float32 resolves."""
+    nearest = core.distances[:, min(1, core.distances.shape[1] - 1)]
+    nearest = nearest[np.isfinite(nearest) & (nearest > 0)]
+    if len(nearest):
+        return 0.02 * float(np.median(nearest))
+    return max(float(np.abs(subsamples).max()) * 1e-6, 1e-15)

@@ -16,7 +16,8 @@ Centers = NDArray[np.float32]
 
 _FINE = 100
 _FINE_RESTARTS = 2
-_ROWS_PER_CENTER = 20
+_ROWS_PER_CENTER = 200
+_FINE_ROWS_PER_CENTER = 20
 _ENOUGH_TO_JUDGE = 1000
 _POLISH = 5
 _POLISH_ITER = 12
@@ -42,7 +43,7 @@ def restarts(
     n_init : int
         Restarts per k; 2 for k > 100, whose local optima differ little.
     train_rows : int
-        Sample rows that a restart trains on, or 20 k if that is more.
+        Sample rows that a restart trains on, or 200 for each centre (20 for k > 100) if that is more.
     n_iter : int
         Lloyd iterations before a restart is judged.
     keep : int
@@ -59,16 +60,16 @@ def restarts(
     -----
     Restarts are judged by inertia on held-back rows, as many as were trained on where the sample has them; a sample
     with fewer than 1000 rows to hold back is judged whole. The kept ones are polished on 5 times the training rows.
-    All k up to 100 share their k-means++ draws: the first k of a longer draw are a draw for k. Source: Arthur and Vassilvitskii,
-    "k-means++", SODA 2007, with greedy candidates as in scikit-learn.
+    All k up to 100 share their k-means++ draws: the first k of a longer draw are a draw for k. Source: Arthur and
+    Vassilvitskii, "k-means++", SODA 2007, with greedy candidates as in scikit-learn.
     """
     coarse, fine = [k for k in ks if k <= _FINE], [k for k in ks if k > _FINE]
-    groups = [(coarse, n_init)] * bool(coarse) + [([k], min(n_init, _FINE_RESTARTS)) for k in fine]
+    groups = [(coarse, n_init, _ROWS_PER_CENTER)] * bool(coarse)
+    groups += [([k], min(n_init, _FINE_RESTARTS), _FINE_ROWS_PER_CENTER) for k in fine]
     found: dict[int, list[Centers]] = {}
-    for group, count in groups:
+    for group, count, rows in groups:
         rng = np.random.default_rng([seed, max(group)])
-        size = max(train_rows, _ROWS_PER_CENTER * max(group))
-        train, judge, polish = _split(sample, size, rng)
+        train, judge, polish = _split(sample, max(train_rows, rows * max(group)), rng)
         draws = [kmeans_plusplus(train, max(group), rng) for _ in range(count)]
         for k in group:
             found[k] = _best(train, judge, polish, [_pad(draw[:k], k) for draw in draws], n_iter, keep)

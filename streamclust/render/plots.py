@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike, NDArray
 
-BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, GREY = (
-    *("#0072b2", "#e69f00", "#009e73", "#d55e00", "#aa5a92", "#56b4e9", "#767c86"),
-)
+BLUE, GREEN, VERMILION, GREY = "#0072b2", "#009e73", "#d55e00", "#767c86"
 INK, RULE = "#1b1e24", "#e3e6ea"
 STYLE: Any = {
     "font.family": "DejaVu Sans",
@@ -186,7 +184,7 @@ def map3d_html(xyz: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]],
     figure = go.Figure()
     found = np.unique(labels).tolist()
     for label, colour in zip(found, cluster_colours(found), strict=True):
-        name = "noise" if label < 0 else f"{label} {names[label]}"
+        name = "noise" if label < 0 else f"{label} {names[label]}".strip()
         marker = {"size": 2.4, "color": colour, "opacity": 0.4 if label < 0 else 0.9}
         x, y, z = (xyz[labels == label, axis].astype(float).round(3).tolist() for axis in range(3))
         figure.add_trace(

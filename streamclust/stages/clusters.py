@@ -62,10 +62,10 @@ def _sweep(job: Job, projection: str, addresses: list[Rows], fine_k: int) -> dic
     settings, seed = job.settings.cluster, job.settings.seed
     sample = load_sample(job.store, projection).Z
     ks = [k for k in settings.ks if k <= job.store.snapshot.entries[projection].attributes["rows"]] or [1]
-    kept = restarts(sample, ks, n_init=settings.restarts, keep=settings.seeds, seed=seed)
-    starts: dict[Any, NDArray[np.float32]] = {(k, i): c for k, found in kept.items() for i, c in enumerate(found)}
-    starts |= {(FINE, 0): restarts(sample, [fine_k], n_init=2, keep=1, seed=seed)[fine_k][0]}
-    models = kmeans.minibatch_start(starts, sample[: kmeans.MINIBATCH])
+    wanted = [(ks, settings.restarts, settings.seeds), ([fine_k], 2, 1)]
+    (kept, models), (fine, fine_models) = job.executor.map(start_on_sample, wanted, sample, seed)
+    starts: dict[Any, NDArray[np.float32]] = kept | {(FINE, i): centers for (_, i), centers in fine.items()}
+    models |= {(FINE, i): model for (_, i), model in fine_models.items()}
     order = np.random.default_rng(seed).permutation(len(addresses))
     seen = np.cumsum([0] + [len(addresses[i]) for i in order[:-1]])
     chained = job.executor.chain(chain_block, [addresses[i] for i in order[seen < CHAIN_ROWS]], models)
@@ -84,6 +84,16 @@ def _sweep(job: Job, projection: str, addresses: list[Rows], fine_k: int) -> dic
         k: Score(r, metrics.calinski_harabasz(r.sums), metrics.davies_bouldin(spreads[k], means[k]))
         for k, r in final.items()
     }
+
+
+def start_on_sample(
+    wanted: tuple[list[int], int, int], sample: NDArray[np.float32], seed: int
+) -> tuple[dict[Any, NDArray[np.float32]], dict[Any, Any]]:
+    """The best starts of each k by (k, rank), and minibatch models at them."""
+    ks, n_init, keep = wanted
+    kept = restarts(sample, ks, n_init=n_init, keep=keep, seed=seed)
+    starts = {(k, i): centers for k, found in kept.items() for i, centers in enumerate(found)}
+    return starts, kmeans.minibatch_start(starts, sample[: kmeans.MINIBATCH])
 
 
 def chain_block(models: Mapping[Any, Any], rows: Rows) -> dict[Any, Any]:

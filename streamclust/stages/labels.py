@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from numpy.typing import DTypeLike
 
@@ -35,7 +34,7 @@ class LabelWriter:
             draft = store.draft(labels_name(model, batch), "labels", fingerprint(wanted, batch))
             self._drafts[batch] = draft
             paths[batch] = {name: draft.create(name, (counts[batch],), kind, step) for name, kind in arrays.items()}
-        self.addresses = [replace(r, arrays={**r.arrays, **paths[r.batch]}) for r in rows]
+        self.addresses = [r.with_arrays(**paths[r.batch]) for r in rows]
 
     def finish(self, role: str, columns: Mapping[str, str]) -> dict[str, tuple[Draft, Entry]]:
         """Drafts and entries by manifest name; ``columns`` says under which column each array is exported."""

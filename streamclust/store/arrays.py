@@ -56,7 +56,8 @@ def create_array(path: Path, shape: tuple[int, ...], dtype: DTypeLike, rows: int
 @lru_cache(maxsize=512)
 def _open(path: Path) -> Any:
     try:
-        return zarr.open_array(path, mode="r+", zarr_format=3)
+        # open_array drops a config: without this an all-zero chunk would not be written, and read as damage.
+        return zarr.open_array(path, mode="r+", zarr_format=3).with_config({"write_empty_chunks": True})
     except Exception as error:
         raise DamageError(path, f"the array cannot be opened ({type(error).__name__})", hint="restore it") from error
 

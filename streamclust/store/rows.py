@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,10 @@ class Rows:
     def ids(self) -> NDArray[np.int64]:
         """Row numbers in the snapshot, (len,)."""
         return np.arange(self.base + self.start, self.base + self.stop)
+
+    def with_arrays(self, **paths: Path) -> Rows:
+        """The same rows with further arrays."""
+        return replace(self, arrays={**self.arrays, **paths})
 
     def read(self, name: str) -> NDArray[Any]:
         """These rows of one array."""

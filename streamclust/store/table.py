@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamclust.evidence import sentences
+from streamclust.evidence import sentence
 from streamclust.planning import LABEL_ROWS
 from streamclust.store.manifest import Entry
 from streamclust.store.store import Batch, Store
@@ -41,7 +41,6 @@ class Layout:
     metadata: dict[str, str]
     columns: tuple[Column, ...]
     sources: dict[tuple[str, str], str]
-    descriptors: tuple[str, ...]
 
 
 _ARROW = {"int64": "int64", "float64": "double", "string": "string", "int": "int32", "float": "float", "bool": "bool"}
@@ -64,12 +63,12 @@ def layout(store: Store) -> Layout:
             sources[role, entry.attributes["batch"]] = name
             columns.setdefault(role, {}).update(_columns(role, entry))
     ordered = [c for role in sorted(columns, key=_role_order) for c in columns[role].values()]
-    return Layout(metadata, tuple(ordered), sources, tuple(sorted(store.descriptors)))
+    return Layout(metadata, tuple(ordered), sources)
 
 
 def _role_order(role: str) -> tuple[int, str]:
     descriptor, _, kind = role.partition("/")
-    return {"kmeans": 0, "": 1, "map": 2}.get(kind, 0), descriptor
+    return {"kmeans": 0, "strangeness": 1, "": 2, "map": 3}.get(kind, 0), descriptor
 
 
 def _columns(role: str, entry: Entry) -> dict[str, Column]:
@@ -94,7 +93,7 @@ def block(store: Store, about: Layout, batch: Batch, start: int, stop: int) -> p
         values.append(_metadata(store, batch, name, kind, start, stop))
     for column in about.columns:
         source = about.sources.get((column.role, batch.name))
-        values.append(_labels(store, about, source, column, start, stop))
+        values.append(_labels(store, source, column, start, stop))
     return pa.Table.from_arrays(values, schema=schema(about))
 
 
@@ -118,17 +117,27 @@ def _metadata(store: Store, batch: Batch, name: str, kind: str, start: int, stop
     return pa.array(values, mask=np.isnan(values) if kind == "float64" else None)
 
 
-def _labels(store: Store, about: Layout, source: str | None, column: Column, start: int, stop: int) -> pa.Array:
+def _labels(store: Store, source: str | None, column: Column, start: int, stop: int) -> pa.Array:
     import pyarrow as pa
 
     kind = pa.type_for_alias(_ARROW.get(column.kind, "string"))
     if source is None:
         return pa.nulls(stop - start, kind)
     if column.kind == REASON:
-        parts = [store.read(source, f"reason_{part}", start, stop) for part in ("code", "value", "quantile")]
-        return pa.array(sentences(*parts, about.descriptors), kind)
+        return pa.array(reasons(store, source, start, stop), kind)
     values = store.read(source, column.array, start, stop)
     return pa.array(values, kind, mask=_missing(values))
+
+
+def reasons(store: Store, source: str, start: int, stop: int) -> list[str]:
+    """The strongest evidence of each row in words; ``source`` names the fused labels of a batch."""
+    model = store.snapshot.entries[source].attributes["model"]
+    names = store.snapshot.entries[model].attributes["descriptors"]
+    parts = [
+        store.read(source, f"reason_{part}", start, stop).tolist()
+        for part in ("code", "value", "quantile", "descriptor")
+    ]
+    return [sentence(code, value, quantile, names[which]) for code, value, quantile, which in zip(*parts, strict=True)]
 
 
 def _missing(values: NDArray[Any]) -> NDArray[np.bool_] | None:

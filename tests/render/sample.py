@@ -110,7 +110,7 @@ def make_descriptor(name: str, seed: int, *, pictures: bool = True, size: int = 
         ),
         fine=_fine(seed, pictures=pictures),
         maps=make_maps(name, points, labels, k, size),
-        map_3d=plots.map3d_html(np.c_[points, points[:, 0] * points[:, 1] / 40][:500], labels[:500], ["</script><b>x"] * k),
+        map_3d=plots.map3d_html(np.c_[points, points.prod(1) / 40][:500], labels[:500], ["</script><b>x"] * k),
         noise=(
             Noise(method="HDBSCAN", share=0.61, clusters=9, agreement=0.84, reliability="unreliable",
                   sentence="Subsamples disagree on one row in six."),

@@ -66,5 +66,5 @@ def test_the_3d_map_carries_every_point_and_escapes_names():
     assert html == plots.map3d_html(xyz, labels, ["</script><script>alert(1)</script>", ""])
     assert html.count("<script") == 1 == html.count("</script")
     assert "http" not in html
-    assert '"name":"1 "' in html
+    assert '"name":"1"' in html
     assert "noise" in html

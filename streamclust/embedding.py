@@ -1,0 +1,157 @@
+"""A map of a sample by t-SNE on exact neighbours, and the place of every other row among its nearest sample rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.floating[Any]]
+Map = NDArray[np.float32]
+
+_SCORES = 2**22
+_GROUP = 16
+_SPARE = 6
+_SMALLEST = 5
+_EARLY, _LATE = 250, 500
+
+
+def nearest(X: Float, sample: Float, k: int, *, itself: bool = False) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """The k nearest sample rows of every row, nearest first, equal distances by id.
+
+    Parameters
+    ----------
+    X : (n, p) float32
+        Rows.
+    sample : (m, p) float32
+        What to look among.
+    k : int
+        At most m; at most m - 1 with ``itself``.
+    itself : bool
+        X is the sample, and a row is not its own neighbour.
+
+    Returns
+    -------
+    indices : (n, k), distances : (n, k) float64, Euclidean.
+
+    Notes
+    -----
+    Tiled GEMM in float32 about the sample's mean picks k + 6 candidates; differences in float64 order them. Rows of the
+    scores are reduced to minima of 16 columns first: the k smallest lie in the k groups with the smallest minima.
+    """
+    origin = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
+    S = (sample - origin).astype(np.float32)
+    groups = -(-len(S) // _GROUP)
+    half = np.full(groups * _GROUP, np.inf, np.float32)
+    half[: len(S)] = np.einsum("ij,ij->i", S, S) / 2
+    padded = np.zeros((len(half), S.shape[1]), np.float32)
+    padded[: len(S)] = -S
+    take = min(k + _SPARE, len(S) - itself)
+    indices, distances = np.empty((len(X), k), np.intp), np.empty((len(X), k))
+    rows = max(16, _SCORES // len(half))
+    for start in range(0, len(X), rows):
+        tile = X[start : start + rows]
+        scores = (tile - origin) @ padded.T
+        scores += half
+        if itself:
+            scores[np.arange(len(tile)), start + np.arange(len(tile))] = np.inf
+        some = _smallest(scores, take)
+        far = np.stack([((tile - sample[some[:, j]].astype(np.float64)) ** 2).sum(axis=1) for j in range(take)], axis=1)
+        order = np.lexsort((some, far), axis=1)[:, :k]
+        indices[start : start + rows] = np.take_along_axis(some, order, axis=1)
+        distances[start : start + rows] = np.sqrt(np.take_along_axis(far, order, axis=1))
+    return indices, distances
+
+
+def fit_map(sample: Float, seed: int, perplexity: float = 30, n_jobs: int = 1, n_components: int = 2) -> Map:
+    """t-SNE of the sample: (m, n_components) float32, centred, its widest side from -1 to 1.
+
+    Parameters
+    ----------
+    sample : (m, p) float32
+        Finite, at least one row. Rows that are equal share a place.
+    seed : int
+        Of the jitter that takes the PCA start off its axes.
+    perplexity : float
+        At most a third of the neighbours that there are.
+    n_jobs : int
+        Threads; they do not change the result.
+    n_components : int
+        2, or 3.
+
+    Notes
+    -----
+    openTSNE (Policar, Strazar and Zupan, J. Stat. Software 109 (2024)) given our own exact neighbours, since annoy's depend
+    on the threads. Below 5 distinct rows the map is their PCA.
+    """
+    distinct, place_of = _distinct(np.ascontiguousarray(sample, np.float32))
+    start = _pca(distinct, n_components)
+    if len(distinct) >= _SMALLEST:
+        start = _tsne(distinct, start, seed, perplexity, n_jobs)
+    low, high = start.min(axis=0), start.max(axis=0)
+    width = float((high - low).max())
+    return ((start - (low + high) / 2) * (2 / width if width > 0 else 0))[place_of].astype(np.float32)
+
+
+def _distinct(X: Map) -> tuple[Map, NDArray[np.intp]]:
+    """Distinct rows in the order of their first occurrence, and which of them each row is."""
+    X = X + np.float32(0)  # -0 and 0 are one value
+    rows = X.view(np.dtype((np.void, X.dtype.itemsize * X.shape[1])))[:, 0]
+    _, first, inverse = np.unique(rows, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return X[first[order]], np.argsort(order)[inverse]
+
+
+def _pca(X: Map, components: int) -> NDArray[np.float64]:
+    """Projections on the leading axes, each axis pointing to its largest entry; zeros beyond the columns of X."""
+    Z = X.astype(np.float64) - X.mean(axis=0, dtype=np.float64)
+    _, vectors = np.linalg.eigh(Z.T @ Z)
+    axes = vectors[:, ::-1][:, :components]
+    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
+    return np.pad(Z @ axes, ((0, 0), (0, components - axes.shape[1])))
+
+
+def _tsne(X: Map, start: NDArray[np.float64], seed: int, perplexity: float, n_jobs: int) -> NDArray[np.float64]:
+    """250 iterations of early exaggeration, then 500."""
+    from openTSNE import TSNEEmbedding
+    from openTSNE.affinity import PerplexityBasedNN
+    from openTSNE.nearest_neighbors import PrecomputedNeighbors
+
+    perplexity = min(perplexity, (len(X) - 1) / 3)
+    indices, distances = nearest(X, X, min(len(X) - 1, int(3 * perplexity)), itself=True)
+    known = PrecomputedNeighbors(indices.astype(np.int32), distances)
+    affinities = PerplexityBasedNN(knn_index=known, perplexity=perplexity, n_jobs=n_jobs)
+    start = start * (1e-4 / max(float(start[:, 0].std()), 1e-300))
+    start = start + np.random.default_rng(seed).normal(0, 1e-6, start.shape)
+    embedding = TSNEEmbedding(start, affinities, n_jobs=n_jobs, random_state=seed)
+    embedding.optimize(_EARLY, exaggeration=12, momentum=0.5, inplace=True)
+    embedding.optimize(_LATE, momentum=0.8, inplace=True)
+    return np.asarray(embedding, np.float64)
+
+
+def place(X: Float, sample: Float, sample_xy: Float, n_neighbors: int = 10) -> Map:
+    """Places of X : (n, p) on the map sample_xy : (m, 2 or 3) of sample : (m, p), each row by itself : (n, 2 or 3) float32.
+
+    The mean of the nearest sample rows' places, weighted by one over the squared distance; a row that equals a sample row
+    lies on it. Source: Shepard, "A two-dimensional interpolation function", ACM National Conference 1968.
+    """
+    indices, distances = nearest(X, sample, min(n_neighbors, len(sample)))
+    closest = distances[:, :1]
+    weights = np.divide(closest, distances, out=np.ones_like(distances), where=distances > 0) ** 2
+    weights[closest[:, 0] == 0, 1:] = 0
+    weights /= weights.sum(axis=1, keepdims=True)
+    xy = sum(weights[:, [j]] * sample_xy[indices[:, j]] for j in range(weights.shape[1]))
+    return np.asarray(xy, np.float32)
+
+
+def _smallest(scores: Map, take: int) -> NDArray[np.intp]:
+    """Columns of the smallest scores of each row, in no order : (rows, take)."""
+    rows, groups = len(scores), scores.shape[1] // _GROUP
+    if groups <= take:
+        return np.argpartition(scores, take - 1, axis=1)[:, :take]
+    minima = scores.reshape(rows, _GROUP, groups).min(axis=1)
+    best = np.argpartition(minima, take - 1, axis=1)[:, :take]
+    columns = (best[:, :, None] + groups * np.arange(_GROUP)).reshape(rows, -1)
+    among = np.argpartition(np.take_along_axis(scores, columns, axis=1), take - 1, axis=1)[:, :take]
+    return np.take_along_axis(columns, among, axis=1)
