@@ -33,8 +33,11 @@ class Executor(Protocol):
         """``task(state, address, *args)`` along runs of ``run`` addresses from ``None``, then a tree of ``merge``."""
         ...
 
-    def chain(self, task: Callable[..., S], addresses: Sequence[A], state: S, *args: Any) -> S:
-        """``state = task(state, address, *args)`` in the order given; the task leaves the state it receives alone."""
+    def chain(self, task: Callable[..., S], addresses: Sequence[A], states: Sequence[S], *args: Any) -> list[S]:
+        """For each state its own chain, ``state = task(state, address, *args)`` in the order given.
+
+        Chains run side by side. A task leaves the state it receives alone, so that running twice does no harm.
+        """
         ...
 
 
@@ -69,10 +72,13 @@ class Serial:
         _require(addresses)
         return tree([_along(task, part, args) for part in runs(addresses, run)], merge)  # type: ignore[no-any-return]
 
-    def chain(self, task: Callable[..., S], addresses: Sequence[A], state: S, *args: Any) -> S:
-        for address in addresses:
-            state = task(state, address, *args)
-        return state
+    def chain(self, task: Callable[..., S], addresses: Sequence[A], states: Sequence[S], *args: Any) -> list[S]:
+        ends = []
+        for state in states:
+            for address in addresses:
+                state = task(state, address, *args)  # noqa: PLW2901
+            ends.append(state)
+        return ends
 
 
 class Dask:
@@ -100,15 +106,15 @@ class Dask:
         states = [call(task, list(part), *shared) for part in runs(addresses, run)]
         return self._compute([tree(states, join)])[0]  # type: ignore[no-any-return]
 
-    def chain(self, task: Callable[..., S], addresses: Sequence[A], state: S, *args: Any) -> S:
+    def chain(self, task: Callable[..., S], addresses: Sequence[A], states: Sequence[S], *args: Any) -> list[S]:
         from dask import delayed
 
         shared = [delayed(arg, traverse=False) for arg in args]
         call = delayed(_step, traverse=False)
-        link = delayed(state, traverse=False)
+        links = [delayed(state, traverse=False) for state in states]
         for address in addresses:
-            link = call(task, link, address, *shared)
-        return self._compute([link])[0]  # type: ignore[no-any-return]
+            links = [call(task, link, address, *shared) for link in links]
+        return self._compute(links)
 
     def _compute(self, values: list[Any]) -> list[Any]:
         if not values:

@@ -41,6 +41,21 @@ K = Annotated[int | None, typer.Option("--k", help="Number of clusters, instead 
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from streamclust import __version__
+
+        print(f"streamclust {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="The version.")] = False,
+) -> None:
+    """Image descriptors to clusters, labels, outliers and density images, out of core."""
+
+
 @app.command()
 def run(
     store: StoreArg,

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamclust import moments as mo
-from streamclust.errors import ConflictError, InputError
+from streamclust.errors import InputError
 from streamclust.job import Job
 from streamclust.planning import chunk_rows
 from streamclust.readers.arrays import ArraySource
@@ -28,6 +28,7 @@ from streamclust.store.manifest import Entry, Snapshot
 from streamclust.store.rows import Rows, leaves
 
 WIDE = 4096
+_PICTURES = ("picture_offset", "picture_size")
 _TEXT = np.dtypes.StringDType()
 
 
@@ -49,28 +50,37 @@ def ingest(job: Job, case: Case, batch: str | None = None) -> str:
     InputError : the batch's name is taken by other content, or a source changed while it was read.
     """
     batch = _checked_id(batch or case.name)
+    if clash := sorted(case.paths.columns.keys() & set(_PICTURES)):
+        raise InputError(case.paths.path, f"a column is called {clash[0]!r}", "a name that is not taken", "rename it")
     store = job.store
     for known in store.batches:
         if known.id == batch:
             return _same_or_error(known.name, known.entry, _digest(_read_digests(job, case), case))
     name = f"batches/{len(store.batches) + 1:06d}-{batch}"
     draft = store.draft(name, "batch", _fingerprint(case, batch, job))
-    sample = sample_rows(case.paths.n, job.settings.ingest.sample_rows, batch_key(batch, job.settings.seed))
     try:
-        with job.journal.stage("ingest", case.paths.n):
-            taken = {name: _take(job, draft, name, source, sample[0]) for name, source in case.descriptors.items()}
-            _finish_samples(draft, case, sample)
-            missing = _images(job, draft, case)
+        return _publish(job, name, draft, _write(job, draft, case, batch))
     except InputError:
         draft.discard()
         raise
+    except BaseException:
+        draft.abandon()
+        raise
+
+
+def _write(job: Job, draft: Draft, case: Case, batch: str) -> Entry:
+    """Everything of a batch into its draft."""
+    sample = sample_rows(case.paths.n, job.settings.ingest.sample_rows, batch_key(batch, job.settings.seed))
+    with job.journal.stage("ingest", case.paths.n):
+        taken = {name: _take(job, draft, name, source, sample[0]) for name, source in case.descriptors.items()}
+        _finish_samples(draft, case, sample)
+        missing = _images(job, draft, case)
     if kept := sum(t.kept for t in taken.values()):
         job.journal.note(f"resumed: {kept} blocks of batch {batch} were written already")
     if missing:
         job.journal.warn(f"{missing:,} of {case.paths.n:,} pictures were not found; their rows have no picture")
     digests = {descriptor: t.digests for descriptor, t in taken.items()}
-    entry = _entry(draft, case, batch, taken, _digest(digests, case))
-    return _publish(job, name, draft, entry)
+    return _entry(draft, case, batch, taken, _digest(digests, case))
 
 
 def _checked_id(batch: str) -> str:
@@ -81,7 +91,8 @@ def _checked_id(batch: str) -> str:
 
 def _fingerprint(case: Case, batch: str, job: Job) -> str:
     sources = {k: (s.shape, s.dtype.str, s.fingerprint) for k, s in case.descriptors.items()}
-    facts = [batch, job.settings.seed, job.settings.ingest.sample_rows, sources, case.paths.digest, case.paths.fingerprint]
+    table = (case.paths.digest, case.paths.fingerprint, case.paths.columns, case.paths.layout.positions)
+    facts = [batch, job.settings.seed, job.settings.ingest.sample_rows, sources, table]
     return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()
 
 
@@ -163,7 +174,7 @@ def _images(job: Job, draft: Draft, case: Case) -> int:
         column: _TEXT if kind == "string" else np.dtype(kind) for column, kind in table.columns.items()
     }
     paths = {name: draft.create(f"images/{name}", (n,), kind, table.block_rows) for name, kind in kinds.items()}
-    for name in ("picture_offset", "picture_size"):
+    for name in _PICTURES:
         paths[name] = draft.create(f"images/{name}", (n,), np.int64, table.block_rows)
     addresses = list(leaves("", 0, n, table.block_rows, paths))
     job.executor.map(write_paths, addresses, table)
@@ -184,7 +195,7 @@ def write_paths(rows: Rows, table: PathsTable) -> None:
 
 def no_pictures(rows: Rows) -> None:
     """A block of a case without pictures."""
-    for name in ("picture_offset", "picture_size"):
+    for name in _PICTURES:
         rows.write(name, np.full(len(rows), -1, np.int64))
 
 
@@ -278,7 +289,4 @@ def _publish(job: Job, name: str, draft: Draft, entry: Entry) -> str:
         job.store.refresh()
         job.journal.note(f"these rows are stored already as {same.name}: nothing to do")
         return same.name
-    except (InputError, ConflictError):
-        draft.discard()
-        raise
     return name

@@ -97,8 +97,8 @@ def calinski_harabasz(state: LabelSums) -> float:
     clusters, rows = int(full.sum()), int(state.counts.sum())
     if not 2 <= clusters < rows:
         return float("nan")
-    weights, means = state.counts[full].astype(np.float64), state.means[full]
-    means = means - means[0]  # a common offset would cost digits in the overall mean
+    weights, centers = state.counts[full].astype(np.float64), state.centers[full].astype(np.float64)
+    means = centers - centers[0] + state.sums[full] / weights[:, None]  # a common offset would cost digits
     means -= np.average(means, axis=0, weights=weights)
     between = float(weights @ np.einsum("ij,ij->i", means, means))
     within = float(state.scatter.sum())

@@ -38,7 +38,7 @@ def test_threads_equal_serial(n, run, workers):
     addresses = list(range(n))
     serial, threads = Serial(), Dask(workers)
     assert threads.map(value, addresses, 1.5) == serial.map(value, addresses, 1.5)
-    assert threads.chain(step, addresses, [1]) == serial.chain(step, addresses, [1])
+    assert threads.chain(step, addresses, [[1], [2]]) == serial.chain(step, addresses, [[1], [2]])
     expected = serial.fold(add, addresses, operator.add, 1.5, run=run)
     assert threads.fold(add, addresses, operator.add, 1.5, run=run) == expected
 
@@ -48,7 +48,7 @@ def test_two_processes_equal_serial(cluster):
     remote, serial, addresses = Dask(client=cluster), Serial(), list(range(150))
     assert remote.map(value, addresses, 2.0) == serial.map(value, addresses, 2.0)
     assert remote.fold(add, addresses, operator.add, 2.0, run=3) == serial.fold(add, addresses, operator.add, 2.0, run=3)
-    assert remote.chain(step, addresses, [1]) == serial.chain(step, addresses, [1])
+    assert remote.chain(step, addresses, [[1], [2]]) == serial.chain(step, addresses, [[1], [2]])
 
 
 def test_runs_and_tree_depend_on_the_addresses_alone():

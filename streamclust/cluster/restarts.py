@@ -20,7 +20,7 @@ _ROWS_PER_CENTER = 200
 _FINE_ROWS_PER_CENTER = 20
 _ENOUGH_TO_JUDGE = 1000
 _POLISH = 5
-_POLISH_ITER = 12
+_POLISH_ITER = 20
 
 
 def restarts(
@@ -83,6 +83,7 @@ def kmeans_plusplus(X: Float, k: int, rng: np.random.Generator) -> Centers:
     """
     candidates = 2 + int(np.log(k))
     Z = np.ascontiguousarray(X - np.median(X, axis=0), np.float32)
+    Z /= np.maximum(np.abs(Z).max(), np.finfo(np.float32).tiny)  # squares of 1e25 are beyond float32
     norms = np.einsum("ij,ij->i", Z, Z)
     noise = 8 * np.finfo(np.float32).eps * Z.shape[1] ** 0.5
     chosen = [int(rng.integers(len(X)))]

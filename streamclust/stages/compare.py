@@ -31,7 +31,7 @@ def compare(job: Job, models: Mapping[str, str]) -> str | None:
     if known is not None:
         return known
     addresses = _addresses(job, models)
-    ks = {d: {"label": len(store.read(m, "members/label/nearest")), "fine": _fine_k(job, m)} for d, m in models.items()}
+    ks = {d: _sizes(job, m) for d, m in models.items()}
     with job.journal.stage("compare descriptors", sum(len(rows) for rows in addresses)):
         found = job.executor.fold(add_counts, addresses, merge_counts, pairs, ks, run=1)
     verdicts = {"-".join(pair): _verdict(found, pair) for pair in pairs}
@@ -53,8 +53,9 @@ def compare(job: Job, models: Mapping[str, str]) -> str | None:
     return name
 
 
-def _fine_k(job: Job, model: str) -> int:
-    return int(job.store.snapshot.entries[model].attributes["fine_k"])
+def _sizes(job: Job, model: str) -> dict[str, int]:
+    about = job.store.snapshot.entries[model].attributes
+    return {"label": int(about["clusters"]), "fine": int(about["fine_k"])}
 
 
 def _addresses(job: Job, models: Mapping[str, str]) -> list[Rows]:

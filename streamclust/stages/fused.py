@@ -18,6 +18,7 @@ from streamclust.stages.reduced import reduced_name
 from streamclust.stages.strangeness import load_sketches
 from streamclust.store.rows import Rows
 from streamclust.store.store import Batch, Store
+from streamclust.store.table import reasons
 
 Sketches = Mapping[str, Mapping[str, QuantileSketch]]
 ARRAYS = {
@@ -181,3 +182,16 @@ def score_order(store: Store, model: str, most: int) -> list[tuple[str, int, flo
             best = sorted(best, key=lambda row: -row[2])[:most]
     return best
 
+
+
+def invalid_rows(store: Store, model: str, most: int) -> list[tuple[str, int, str]]:
+    """The first ``most`` rows with invalid values as (batch, row, reason)."""
+    found: list[tuple[str, int, str]] = []
+    for batch in store.batches:
+        name = labels_name(model, batch.name)
+        for start in range(0, batch.n, LABEL_ROWS):
+            if len(found) < most:
+                bad = np.isnan(store.read(name, "outlier_score", start, min(batch.n, start + LABEL_ROWS)))
+                rows = [start + int(i) for i in np.flatnonzero(bad)[: most - len(found)]]
+                found += [(batch.name, row, reasons(store, name, row, row + 1)[0]) for row in rows]
+    return found

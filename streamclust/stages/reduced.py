@@ -43,12 +43,18 @@ def reduce(job: Job, descriptor: str) -> str:
     if name is None:
         with job.journal.stage(f"{descriptor}: fit PCA", sum(b.n for b in batches)):
             name = _fit(job, descriptor, batches, wanted)
-    projection = load_projection(store, name)
-    for batch in batches:
-        if reduced_name(name, batch) not in store.snapshot.entries:
+    extend(job, name)
+    return name
+
+
+def extend(job: Job, name: str) -> None:
+    """Reduce, by a projection as it is, every batch that it did not reduce yet."""
+    store = job.store
+    descriptor, projection = store.snapshot.entries[name].attributes["descriptor"], load_projection(store, name)
+    for batch in store.batches:
+        if batch.has(descriptor) and reduced_name(name, batch) not in store.snapshot.entries:
             with job.journal.stage(f"{descriptor}: reduce {batch.id}", batch.n):
                 _reduce_batch(job, descriptor, name, projection, batch)
-    return name
 
 
 def reduced_name(projection: str, batch: Batch) -> str:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamclust import quantiles
-from streamclust.cluster import density
+from streamclust.cluster import core_distances, density
+from streamclust.cluster.agreement import vote_agreement, vote_counts
 from streamclust.evidence import MEASURES
 from streamclust.job import Job, fingerprint
 from streamclust.outliers import SubsampledDensity, fit_density, score_density
@@ -84,28 +85,28 @@ def _fit(job: Job, sample: Sample, addresses: list[Rows], n: int) -> Measures:
     local = fit_density(
         sample.Z, sample.ids, n_subsamples=o.subsamples, subsample_rows=o.subsample_rows, seed=seed
     )
-    draw = density.draw_votes(len(sample.ids), votes=o.noise_votes, rows=o.noise_rows, seed=seed)
+    draw = core_distances.draw_votes(len(sample.ids), votes=o.noise_votes, rows=o.noise_rows, seed=seed)
     points, ids = sample.Z[draw.rows], sample.ids[draw.rows]
-    core = job.executor.fold(add_core, addresses, density.merge_core, points, ids, run=1)
+    core = job.executor.fold(add_core, addresses, core_distances.merge_core, points, ids, run=1)
     noise = job.executor.map(fit_method, METHODS, points, ids, core, draw, n)
     return Measures(local, dict(zip(METHODS, noise, strict=True)))
 
 
 def add_core(
-    state: density.CoreState | None, rows: Rows, points: NDArray[np.float32], ids: NDArray[np.int64]
-) -> density.CoreState:
+    state: core_distances.CoreState | None, rows: Rows, points: NDArray[np.float32], ids: NDArray[np.int64]
+) -> core_distances.CoreState:
     """One block's rows into the core distances of the sampled rows."""
     Z, valid = read_valid(rows)
-    found = density.core_block(points, ids, Z, rows.ids[valid])
-    return found if state is None else density.merge_core(state, found)
+    found = core_distances.core_block(points, ids, Z, rows.ids[valid])
+    return found if state is None else core_distances.merge_core(state, found)
 
 
 def fit_method(
     method: Method,
     points: NDArray[np.float32],
     ids: NDArray[np.int64],
-    core: density.CoreState,
-    draw: density.Draw,
+    core: core_distances.CoreState,
+    draw: core_distances.Draw,
     n: int,
 ) -> density.NoiseModel:
     """One method on every subsample."""
@@ -129,18 +130,11 @@ def add_measures(state: Seen | None, rows: Rows, model: Measures) -> Seen:
     measured |= {"reconstruction_error": rows.read("residual")[valid], "norm": rows.read("norm")[valid]}
     found = Seen(
         {name: quantiles.sketch_block(measured[name]) for name in MEASURES},
-        {method: _agreements(verdict.votes) for method, verdict in verdicts.items()},
+        {method: vote_counts(verdict.votes) for method, verdict in verdicts.items()},
         {method: int(verdict.noise.sum()) for method, verdict in verdicts.items()},
         len(Z),
     )
     return found if state is None else merge_seen(state, found)
-
-
-def _agreements(votes: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """(V, V) in how many rows two votes agree, and (V, V) in how many both say noise, stacked."""
-    v = votes.astype(np.int64)
-    both, neither = v @ v.T, (1 - v) @ (1 - v).T
-    return np.stack([both + neither, both])
 
 
 def merge_seen(a: Seen, b: Seen) -> Seen:
@@ -196,10 +190,16 @@ def _write_parts(draft: Draft, room: str, model: Any) -> None:
 
 
 def _reliability(model: density.NoiseModel, seen: Seen, method: Method) -> dict[str, Any]:
-    """Share of noise, clusters, and how well the votes agree with one another beyond chance."""
-    agreed = density.vote_agreement(seen.agreed[method], seen.rows)
-    clusters = int(model.label.max()) + 1
-    return {"share": seen.noise[method] / max(seen.rows, 1), "clusters": clusters} | agreed
+    """Share of noise, clusters, and how far the votes agree with one another, in numbers and in words."""
+    found = vote_agreement(seen.agreed[method])
+    share, clusters = seen.noise[method] / max(seen.rows, 1), int(model.label[0].max(initial=-1)) + 1
+    if np.isnan(found.share):
+        word, said = "fair", "One subsample holds every sampled row, so there is no second vote to compare with."
+    else:
+        word = "reliable" if found.reliable else "unreliable"
+        said = f"Two subsamples agree on {found.share:.1%} of images (kappa {found.kappa:.2f})."
+    agreement = None if np.isnan(found.share) else found.share
+    return {"share": share, "clusters": clusters, "agreement": agreement, "reliability": word, "sentence": said}
 
 
 def load_sketches(store: Store, model: str) -> dict[str, QuantileSketch]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import math
 from collections.abc import Mapping
 from functools import lru_cache
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import DTypeLike, NDArray
-from zarr.codecs import Crc32cCodec
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from streamclust.errors import DamageError
 from streamclust.planning import chunk_rows
@@ -33,8 +34,13 @@ def create_parents(root: Path, path: Path) -> None:
             create_group(root / parent)
 
 
-def create_array(path: Path, shape: tuple[int, ...], dtype: DTypeLike, rows: int | None = None) -> None:
-    """An array with crc32c on every chunk, ``rows`` per chunk (by default by :func:`chunk_rows`)."""
+def create_array(
+    path: Path, shape: tuple[int, ...], dtype: DTypeLike, rows: int | None = None, *, compress: bool = False
+) -> None:
+    """An array with crc32c on every chunk, ``rows`` per chunk (by default by :func:`chunk_rows`).
+
+    Descriptors do not compress; ``compress`` is for what is mostly zeros.
+    """
     dtype = np.dtype(dtype)
     row_bytes = math.prod(shape[1:]) * (dtype.itemsize or 1)
     rows = chunk_rows(shape[0], row_bytes) if rows is None else max(1, min(rows, shape[0]))
@@ -44,7 +50,7 @@ def create_array(path: Path, shape: tuple[int, ...], dtype: DTypeLike, rows: int
         shape=shape,
         chunks=(rows, *(max(1, size) for size in shape[1:])),
         dtype=dtype,
-        compressors=[Crc32cCodec()],
+        compressors=[ZstdCodec(level=1), Crc32cCodec()] if compress else [Crc32cCodec()],
         filters=None if not text else "auto",
         fill_value="" if text else (np.nan if dtype.kind == "f" else 0),
         config={"write_empty_chunks": True},
@@ -65,6 +71,22 @@ def _open(path: Path) -> Any:
 def forget_open_arrays() -> None:
     """Drop cached handles, for when files were replaced underneath."""
     _open.cache_clear()
+
+
+def describe(path: Path) -> tuple[tuple[int, ...], Any, tuple[int, ...]] | None:
+    """Shape, data type and chunk shape as an array's metadata gives them; ``None`` for a group.
+
+    Raises
+    ------
+    DamageError : the metadata is missing or cannot be read.
+    """
+    try:
+        meta = json.loads((path / "zarr.json").read_bytes())
+        if meta["node_type"] == "group":
+            return None
+        return tuple(meta["shape"]), meta["data_type"], tuple(meta["chunk_grid"]["configuration"]["chunk_shape"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DamageError(path / "zarr.json", f"cannot be read ({error!r})", hint="restore it") from None
 
 
 def shape_of(path: Path) -> tuple[int, ...]:
@@ -109,9 +131,21 @@ def read_rows(path: Path, start: int = 0, stop: int | None = None) -> NDArray[An
             raise DamageError(chunk, f"the chunk with rows {start} to {stop} is missing", hint="restore it")
     try:
         return np.asarray(array[start:stop])
+    except MemoryError:
+        raise
     except Exception as error:
-        where = f"{path} rows {start} to {stop}"
-        raise DamageError(where, f"stored bytes are damaged ({error})", hint="restore the file") from error
+        where = _first_damaged(path, array, start, stop)
+        raise DamageError(where, f"stored bytes are damaged ({error})", hint="restore it") from error
+
+
+def _first_damaged(path: Path, array: Any, start: int, stop: int) -> Path:
+    for first in range(start, stop, array.chunks[0]):
+        last = min(first + array.chunks[0], stop)
+        try:
+            array[first:last]
+        except Exception:  # noqa: BLE001 - whatever a codec raises on broken bytes
+            return chunk_files(path, first, last)[0]
+    return path
 
 
 def has_rows(path: Path, start: int, stop: int) -> bool:

@@ -111,28 +111,30 @@ def load(log: Path, number: int | None = None) -> Snapshot:
         documents.append(document)
         if document["checkpoint"] is not None:
             break
-    entries = {name: _entry(e) for name, e in (documents[-1]["checkpoint"] or {}).items()}
+    newest = documents[0]["digest"]
+    checkpoint = documents.pop()["checkpoint"] if documents[-1]["checkpoint"] is not None else {}
+    entries = {name: _entry(e) for name, e in checkpoint.items()}
     for document in reversed(documents):
         for name in document["remove"]:
             entries.pop(name, None)
         entries |= {name: replace(_entry(e), added=document["number"]) for name, e in document["add"].items()}
-    return Snapshot(last, documents[0]["digest"], entries)
+    return Snapshot(last, newest, entries)
 
 
 def read(log: Path, number: int) -> dict[str, Any]:
     """One manifest, checked against its own digest."""
     path = _file(log, number)
     try:
-        document = json.loads(path.read_bytes())
+        document: dict[str, Any] = json.loads(path.read_bytes())
         claimed = document.pop("digest")
         if document["format"] > FORMAT:
             found = f"store format {document['format']}, written by a newer streamclust"
             raise InputError(path, found, f"format {FORMAT} or older", "upgrade streamclust")
-        if claimed != _digest(document):
+        if claimed != _digest(document) or document["number"] != number:
             raise DamageError(path, "the manifest does not match its digest", hint="restore it")
     except FileNotFoundError:
         raise DamageError(path, "the manifest is missing", hint="restore it") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamageError(path, f"the manifest cannot be read ({error})", hint="restore it") from None
     return document | {"digest": claimed}
 
@@ -164,7 +166,7 @@ def _document(
     remove: tuple[str, ...],
     checkpoint: Mapping[str, Entry] | None,
 ) -> dict[str, Any]:
-    document = {
+    document: dict[str, Any] = {
         "format": FORMAT,
         "number": number,
         "parent": parent,
@@ -174,6 +176,7 @@ def _document(
         "remove": list(remove),
         "checkpoint": None if checkpoint is None else {name: asdict(entry) for name, entry in checkpoint.items()},
     }
+    document = json.loads(json.dumps(document))  # as it will be read: JSON turns number keys into text
     return document | {"digest": _digest(document)}
 
 

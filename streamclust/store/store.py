@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamclust.errors import ConflictError, InputError
+from streamclust.errors import ConflictError, DamageError, InputError
 from streamclust.planning import chunk_rows
 from streamclust.store import arrays, manifest
 from streamclust.store.draft import Draft, sweep
@@ -58,7 +58,8 @@ class Store:
 
     def __repr__(self) -> str:
         names = ", ".join(self.descriptors) or "empty"
-        return f"<Store {self.path} snapshot {self.snapshot.number}: {self.n} images in {len(self.batches)} batches, {names}>"
+        rows = f"{self.n} images in {len(self.batches)} batches"
+        return f"<Store {self.path} snapshot {self.snapshot.number}: {rows}, {names}>"
 
     def refresh(self) -> None:
         """Move to the newest snapshot."""
@@ -87,8 +88,17 @@ class Store:
         }
 
     def array(self, name: str, array: str) -> Path:
-        """Where an array of a published object lies."""
-        return self.path / "data" / self.snapshot.entries[name].path / array
+        """Where an array of a published object lies.
+
+        Raises
+        ------
+        DamageError : its metadata is not what the manifest says; no checksum guards metadata.
+        """
+        entry = self.snapshot.entries[name]
+        path, known = self.path / "data" / entry.path / array, entry.arrays[array]
+        if arrays.describe(path) != (known.shape, known.dtype, known.chunks):
+            raise DamageError(path / "zarr.json", "is not what the manifest says of it", hint="restore it")
+        return path
 
     def read(self, name: str, array: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Rows of an array of a published object."""
@@ -100,8 +110,13 @@ class Store:
 
     def draft(self, name: str, kind: str, fingerprint: str) -> Draft:
         """Start an object, or go on with what a killed run left of the same."""
-        published = {entry.path for entry in self.snapshot.entries.values()}
-        return Draft.open(self.path, name, kind, fingerprint, published)
+        return Draft.open(self.path, name, kind, fingerprint, self._named)
+
+    def _named(self) -> set[str]:
+        """Every path that any manifest ever named."""
+        log = self.path / "log"
+        last = manifest.load(log)
+        return {entry["path"] for k in range(last.number + 1) for entry in manifest.read(log, k)["add"].values()}
 
     def publish(
         self,
@@ -117,6 +132,7 @@ class Store:
         for draft, _ in drafts.values():
             manifest.sync_tree(draft.folder)
             for parent in list(draft.folder.parents)[: len(Path(draft.path).parts)]:
+                manifest.sync(parent / "zarr.json")
                 manifest.sync(parent)
         for attempt in range(_TRIES):
             base = manifest.load(self.path / "log")
@@ -137,10 +153,7 @@ class Store:
 
     def sweep(self) -> int:
         """Remove what dead writers left and no manifest ever named; returns how many objects."""
-        log = self.path / "log"
-        last = manifest.load(log)
-        named = {e["path"] for k in range(last.number + 1) for e in manifest.read(log, k)["add"].values()}
-        return sweep(self.path, named | {entry.path for entry in last.entries.values()})
+        return sweep(self.path, self._named)
 
     def __getitem__(self, descriptor: str) -> da.Array:
         """A descriptor over all batches as a dask array, (n, d); rows of a batch that lacks it are NaN."""
@@ -184,14 +197,22 @@ def create(path: Path) -> Store:
     """Open a store, making it first where there is none."""
     path = Path(path)
     try:
-        if not (path / "log" / f"{0:08d}.json").exists():
-            if path.exists() and any(p.name not in {"data", "log", "drafts"} for p in path.iterdir()):
+        if not any((path / "log").glob("*.json")):
+            present = {p.name for p in path.iterdir()} if path.exists() else set()
+            if present and ("drafts" not in present or present - {"data", "log", "drafts", "report"}):
                 raise InputError(path, "a folder with other things in it", "a store or a new name")
-            (path / "drafts").mkdir(parents=True, exist_ok=True)
+            known = next(parent for parent in path.absolute().parents if parent.exists())
+            for partial in path.rglob("*.partial"):  # of a killed try
+                partial.unlink(missing_ok=True)
+            for folder in ("drafts", "log"):
+                (path / folder).mkdir(parents=True, exist_ok=True)
             for room in ("", *ROOMS):
                 arrays.create_group(path / "data" / room)
             manifest.sync_tree(path)
-            manifest.sync(path.parent)
+            for parent in path.absolute().parents:
+                manifest.sync(parent)
+                if parent == known:
+                    break
             manifest.create_log(path / "log")
     except (NotADirectoryError, FileExistsError, PermissionError) as error:
         raise InputError(path, f"cannot make a store there ({error.strerror})", "a folder you may write") from None

@@ -16,7 +16,7 @@ from tests.benchmarks.peers import TASKS, run_peer
 from tests.benchmarks.tables import Result, Table, run_command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 @dataclass(frozen=True)
@@ -60,20 +60,21 @@ def compare(title: str, task: str, data: Path, place: Place, case: Path | None =
     return table
 
 
-def pca(place: Place, rows: int) -> list[Table]:
+def pca(place: Place, rows: int) -> Iterator[Table]:
     data = write_reference_case(place.scratch / "wide", rows, {"effnet": 2560}) / "descriptors" / "effnet.pickle"
-    return [compare(f"PCA of {rows:,} x 2560, standardised, 488 components", "pca", data, place, p=488)]
+    yield compare(f"PCA of {rows:,} x 2560, standardised, 488 components", "pca", data, place, p=488)
 
 
-def kmeans(place: Place, rows: int) -> list[Table]:
+def kmeans(place: Place, rows: int) -> Iterator[Table]:
     data = write_reference_case(place.scratch / "reduced", rows, {"reduced": 100}) / "descriptors" / "reduced.pickle"
-    return [compare(f"k-means of {rows:,} x 100, k = {k}", "kmeans", data, place, k=k) for k in (40, 1000)]
+    for k in (40, 1000):
+        yield compare(f"k-means of {rows:,} x 100, k = {k}", "kmeans", data, place, k=k)
 
 
-def route(place: Place, rows: int) -> list[Table]:
+def route(place: Place, rows: int) -> Iterator[Table]:
     case = write_reference_case(place.scratch / "route", rows, {"osnet": 512})
     title = f"from a pickle of {rows:,} x 512 to scored clusterings of k = 2 to 20"
-    return [compare(title, "route", case / "descriptors" / "osnet.pickle", place, case=case)]
+    yield compare(title, "route", case / "descriptors" / "osnet.pickle", place, case=case)
 
 
 TABLES = {"pca": (pca, 100_000), "kmeans": (kmeans, 200_000), "route": (route, 100_000)}
@@ -92,7 +93,8 @@ def main() -> None:
         make, rows = TABLES[name]
         scratch = Path(tempfile.mkdtemp(dir=arguments.scratch))
         try:
-            print(*make(Place(scratch, arguments.timeout), arguments.rows or rows), sep="\n\n", flush=True)
+            for table in make(Place(scratch, arguments.timeout), arguments.rows or rows):
+                print(table, end="\n\n", flush=True)
         finally:
             shutil.rmtree(scratch)
 

@@ -1,0 +1,209 @@
+"""The main job and its parts, as the command line and Python call them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from streamclust import planning
+from streamclust.blocks import executor
+from streamclust.config import Settings
+from streamclust.errors import InputError
+from streamclust.ingest import ingest as ingest_batch
+from streamclust.job import Job
+from streamclust.journal import Journal, Listener, Silent
+from streamclust.planning import Plan, Shape
+from streamclust.readers.case import Case, open_case
+from streamclust.reporting import collect
+from streamclust.stages import clusters, compare, fused, grids, maps, reduced, strangeness
+from streamclust.store.store import Store, create, open_store
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run: the open store, the report's page, and what happened."""
+
+    store: Store
+    report: Path
+    journal: Journal
+
+    def summary(self) -> dict[str, Any]:
+        """The run in plain values."""
+        stages = [{"stage": s.name, "seconds": round(s.seconds, 2), "peak_bytes": s.peak_bytes} for s in self.journal.stages]
+        found = describe(self.store) | {"report": str(self.report), "warnings": self.journal.warnings, "stages": stages}
+        return found | {"peak_bytes": max((s.peak_bytes for s in self.journal.stages), default=0)}
+
+
+def run(
+    store: Path | str,
+    case: Path | str,
+    settings: Settings | None = None,
+    *,
+    batch: str | None = None,
+    pictures: Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    listener: Listener | None = None,
+) -> RunResult:
+    """Ingest a case into a store and do all of it: reduce, cluster, outliers, map, pictures, report.
+
+    What an earlier run already did is not done again; a run that was killed carries on where it stopped.
+
+    Raises
+    ------
+    InputError : the case, the store or a setting cannot be used. BudgetError : ``settings.memory`` cannot hold.
+    """
+    job, _ = ingest_case(store, case, settings, batch=batch, pictures=pictures, columns=columns, listener=listener)
+    fit(job)
+    score(job)
+    place(job)
+    return RunResult(job.store, report(job), job.journal)
+
+
+def ingest_case(
+    store: Path | str,
+    case: Path | str,
+    settings: Settings | None = None,
+    *,
+    batch: str | None = None,
+    pictures: Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    listener: Listener | None = None,
+) -> tuple[Job, str]:
+    """Bring a case in as a batch; returns the job to go on with and the batch's name."""
+    settings = settings or Settings()
+    opened = open_case(Path(case), pictures=pictures, columns=columns, path_encoding=settings.ingest.path_encoding)
+    _check_k(opened, settings)
+    plan = planning.within(_shapes_of_case(opened), settings, _workers(settings))
+    job = _job(create(Path(store)), settings, plan.workers, listener or Silent())
+    return job, ingest_batch(job, opened, batch)
+
+
+def on_store(
+    store: Path | str, settings: Settings, listener: Listener | None, stage: Callable[[Job], dict[str, Any]]
+) -> dict[str, Any]:
+    """Open a store and run one stage on it."""
+    opened = open_store(store)
+    if not opened.batches:
+        raise InputError(opened.path, "the store is empty", "at least one batch", "streamclust ingest STORE CASE")
+    plan = planning.within(_shapes_of_store(opened), settings, _workers(settings))
+    return stage(_job(opened, settings, plan.workers, listener or Silent()))
+
+
+def fit(job: Job) -> dict[str, str]:
+    """Reduce and cluster every descriptor and compare them; returns the k-means model of each."""
+    models = {d: clusters.cluster(job, reduced.reduce(job, d)) for d in sorted(job.store.descriptors)}
+    compare.compare(job, models)
+    return models
+
+
+def predict(job: Job) -> dict[str, str]:
+    """Label batches that the newest models have not seen, with those models as they are."""
+    models = _fitted(job)
+    return {f"{d} labels": ", ".join(clusters.predict(job, model)) or "up to date" for d, model in models.items()}
+
+
+def score(job: Job) -> dict[str, Any]:
+    """Noise, scores, flags and reasons of every row; returns what was flagged."""
+    models = _fitted(job)
+    parents = {d: job.store.snapshot.entries[m].attributes["parents"][0] for d, m in models.items()}
+    measured = {d: strangeness.measure(job, parents[d], model) for d, model in models.items()}
+    fusion = fused.fuse(job, measured)
+    about = job.store.snapshot.entries[fusion].attributes
+    return {key: about[key] for key in ("scored", "flagged", "invalid", "budget", "threshold", "weights")}
+
+
+def place(job: Job) -> dict[str, str]:
+    """The map of each descriptor; returns the models' names."""
+    parents = {d: job.store.snapshot.entries[m].attributes["parents"][0] for d, m in _fitted(job).items()}
+    return dict(zip(parents, maps.maps(job, list(parents.values())), strict=True))
+
+
+def draw(job: Job) -> dict[str, bytes]:
+    """Count grids and map pictures of every descriptor that has a map: PNG bytes by file name."""
+    outliers = collect.newest(job, "model", "outliers")
+    for descriptor, model in _fitted(job).items():
+        found = collect.newest(job, "model", f"{descriptor}/map")
+        if found and outliers:
+            grids.grids(job, found, model, outliers)
+    with job.journal.stage("draw maps", job.store.n):
+        return collect.render(job)
+
+
+def report(job: Job) -> Path:
+    """Draw the maps, read the pictures and write the page; returns where it is."""
+    drawn = draw(job)
+    with job.journal.stage("report", job.store.n):
+        page = collect.write(job, drawn)
+    job.store.sweep()
+    return page
+
+
+def _drawn(job: Job) -> dict[str, Any]:
+    return {"folder": str(collect.report_folder(job) / "index_files"), "images": ", ".join(draw(job))}
+
+
+STAGES: dict[str, Callable[[Job], dict[str, Any]]] = {
+    "fit": lambda job: dict(fit(job)),
+    "predict": lambda job: dict(predict(job)),
+    "outliers": score,
+    "map": lambda job: dict(place(job)),
+    "render": _drawn,
+    "report": lambda job: {"report": str(report(job))},
+}
+
+
+def describe(store: Store) -> dict[str, Any]:
+    """What is in a store, in plain values."""
+    entries = store.snapshot.entries
+    return {
+        "store": str(store.path),
+        "snapshot": store.snapshot.number,
+        "images": store.n,
+        "batches": {batch.id: batch.n for batch in store.batches},
+        "descriptors": store.descriptors,
+        "clusters": {
+            e.attributes["descriptor"]: e.attributes["clusters"] for e in entries.values() if e.attributes.get("algorithm") == "kmeans"
+        },
+        "flagged": next((e.attributes["flagged"] for e in entries.values() if e.attributes.get("role") == "outliers" and e.kind == "model"), None),
+    }
+
+
+def plan_for(source: Path, settings: Settings) -> Plan:
+    """The plan of a run over a case or a store."""
+    if (source / "log").is_dir():
+        shapes = _shapes_of_store(open_store(source))
+    else:
+        shapes = _shapes_of_case(open_case(source, path_encoding=settings.ingest.path_encoding))
+    return planning.within(shapes, settings, _workers(settings))
+
+
+def _fitted(job: Job) -> dict[str, str]:
+    models = collect.clusterings(job)
+    if not models:
+        raise InputError(job.store.path, "nothing was clustered yet", "a fitted store", "streamclust fit STORE")
+    return models
+
+
+def _check_k(case: Case, settings: Settings) -> None:
+    for key, k in (("cluster.k", settings.cluster.k), ("cluster.fine_k", settings.cluster.fine_k)):
+        if k and k > case.paths.n:
+            raise InputError(f"setting {key} = {k}", f"{case.folder} has {case.paths.n} rows", f"at most {case.paths.n}")
+
+
+def _workers(settings: Settings) -> int:
+    return settings.workers or len(os.sched_getaffinity(0))
+
+
+def _job(store: Store, settings: Settings, workers: int, listener: Listener) -> Job:
+    return Job(store, settings, executor(settings.scheduler, workers, listener.progress), Journal(listener))
+
+
+def _shapes_of_case(case: Case) -> dict[str, Shape]:
+    return {name: Shape(*source.shape, source.dtype.itemsize) for name, source in case.descriptors.items()}
+
+
+def _shapes_of_store(store: Store) -> dict[str, Shape]:
+    return {name: Shape(store.n, d) for name, d in store.descriptors.items()}

@@ -1,0 +1,151 @@
+"""What a report says of one descriptor, read from the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from streamclust.job import Job
+from streamclust.render import plots
+from streamclust.render.report_data import Cluster, DescriptorReport, Figure, Fine, FineCluster, Noise, Thumb
+from streamclust.reporting.album import Album
+
+STRIP = 8
+FINE_SHOWN = 120
+
+
+def newest(job: Job, kind: str, role: str) -> str | None:
+    """The newest entry of that kind and role."""
+    found = [n for n, e in job.store.snapshot.of_kind(kind).items() if e.attributes.get("role") == role]
+    return found[-1] if found else None
+
+
+def describe(job: Job, descriptor: str, clustering: str, album: Album, maps: Mapping[str, bytes]) -> DescriptorReport:
+    """One descriptor's chapter."""
+    store = job.store
+    about = store.snapshot.entries[clustering].attributes
+    projection = store.snapshot.entries[about["parents"][0]].attributes
+    strangeness = newest(job, "model", f"{descriptor}/strangeness")
+    curves = _curves(job, clustering)
+    chosen = about["ks"].index(about["k"])
+    return DescriptorReport(
+        name=descriptor,
+        dims=store.descriptors[descriptor],
+        components=projection["components"],
+        variance=projection["explained"],
+        scaling=projection["scaler"],
+        k=about["clusters"],
+        k_reason=about["reason"],
+        calinski_harabasz=_number(curves[1][chosen]),
+        davies_bouldin=_number(curves[2][chosen]),
+        clusters=_clusters(job, clustering, album),
+        k_curves=_k_figure(descriptor, about, curves),
+        variance_curve=_variance_figure(job, descriptor, about["parents"][0]),
+        sizes=_sizes_figure(job, descriptor, clustering),
+        fine=_fine(job, clustering, album),
+        maps=_map_figures(descriptor, maps),
+        noise=() if strangeness is None else _noise(store.snapshot.entries[strangeness].attributes["noise"]),
+    )
+
+
+def _curves(job: Job, clustering: str) -> np.ndarray[Any, Any]:
+    """(3, ks) inertia, Calinski-Harabasz, Davies-Bouldin."""
+    ks = job.store.snapshot.entries[clustering].attributes["ks"]
+    return np.stack([job.store.read(clustering, f"sweep/{k:05d}/scores") for k in ks], axis=1)
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _k_figure(descriptor: str, about: Mapping[str, Any], curves: np.ndarray[Any, Any]) -> Figure | None:
+    if len(about["ks"]) < 2:
+        return None
+    image = plots.k_curves(about["ks"], curves[1], curves[2], curves[0], about["k"])
+    caption = "Both indices over every valid row, for every k that was tried; the chosen k is marked."
+    return Figure(title=f"{descriptor}: choice of k", image=image, caption=caption)
+
+
+def _variance_figure(job: Job, descriptor: str, projection: str) -> Figure:
+    about = job.store.snapshot.entries[projection].attributes
+    ratio = job.store.read(projection, "explained_variance") / (about["total_variance"] or 1.0)
+    caption = f"Share of the variance that the first components hold; {about['components']} are kept."
+    image = plots.variance_curve(ratio, about["components"])
+    return Figure(title=f"{descriptor}: variance kept", image=image, caption=caption)
+
+
+def _sizes_figure(job: Job, descriptor: str, clustering: str) -> Figure:
+    about = job.store.snapshot.entries[clustering].attributes
+    sizes = job.store.read(clustering, f"sweep/{about['k']:05d}/counts")
+    return Figure(title=f"{descriptor}: cluster sizes", image=plots.cluster_sizes(sizes), caption="Images per cluster.")
+
+
+def _clusters(job: Job, clustering: str, album: Album) -> tuple[Cluster, ...]:
+    store, about = job.store, job.store.snapshot.entries[clustering].attributes
+    sizes = store.read(clustering, f"sweep/{about['k']:05d}/counts")
+    strips = {kind: store.read(clustering, f"members/label/{kind}")[:, :STRIP] for kind in _KINDS}
+    album.fetch(row for ids in strips.values() for row in album.rows_of(ids.ravel()))
+    return tuple(
+        Cluster(
+            id=i,
+            size=int(size),
+            share=float(size / sizes.sum()),
+            **{kind: _strip(album, ids[i]) for kind, ids in strips.items()},
+        )
+        for i, size in enumerate(sizes)
+    )
+
+
+_KINDS = ("nearest", "random", "farthest")
+
+
+def _strip(album: Album, ids: np.ndarray[Any, Any]) -> tuple[Thumb, ...]:
+    thumbs = tuple(album.thumb(row) for row in album.rows_of(ids))
+    return thumbs if any(thumb.image or thumb.problem != "no picture" for thumb in thumbs) else ()
+
+
+def _fine(job: Job, clustering: str, album: Album) -> Fine:
+    store = job.store
+    sizes = store.read(clustering, "fine/counts")
+    medoids = store.read(clustering, "members/fine/nearest")[:, 0]
+    rows = album.rows_of(medoids[:FINE_SHOWN])
+    album.fetch(rows)
+    shown = tuple(
+        FineCluster(id=i, size=int(sizes[i]), medoid=album.thumb(row, f"{sizes[i]:,} images"))
+        for i, row in enumerate(rows)
+    )
+    sentence = (
+        f"{len(sizes)} small clusters, {int(sizes.min()):,} to {int(sizes.max()):,} images each; "
+        f"each is shown by the image nearest to its centre."
+    )
+    return Fine(k=len(sizes), clusters=shown, sentence=sentence)
+
+
+def _map_figures(descriptor: str, maps: Mapping[str, bytes]) -> tuple[Figure, ...]:
+    words = {
+        "density": ("Where the images lie", "Like images lie together; brighter is denser."),
+        "clusters": ("Clusters on the map", "The same map, coloured by cluster."),
+        "outliers": ("Outliers on the map", "Flagged images over the density of all."),
+    }
+    return tuple(
+        Figure(title=title, image=maps[name], caption=caption, file_name=name)
+        for kind, (title, caption) in words.items()
+        if (name := f"{descriptor}-{kind}.png") in maps
+    )
+
+
+def _noise(noise: Mapping[str, Any]) -> tuple[Noise, ...]:
+    names = {"hdbscan": "HDBSCAN", "optics": "OPTICS"}
+    return tuple(
+        Noise(
+            method=names[method],
+            share=about["share"],
+            clusters=about["clusters"],
+            agreement=about["agreement"],
+            reliability=about["reliability"],
+            sentence=about["sentence"],
+        )
+        for method, about in noise.items()
+    )

@@ -1,0 +1,71 @@
+"""Maps and contact sheets of a store as picture files."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+
+from PIL import Image
+
+from streamclust.job import Job
+from streamclust.render.contact_sheets import Tile, contact_sheet
+from streamclust.render.density import cluster_image, density_image, outlier_image
+from streamclust.render.report_data import Thumb
+from streamclust.reporting.album import Album
+from streamclust.stages.grids import LAYERS
+
+SHEETS = (("nearest", "nearest to the centre"), ("random", "drawn at random"), ("farthest", "farthest from the centre"))
+
+
+def draw_maps(job: Job, grid: str) -> dict[str, bytes]:
+    """Density, clusters and outliers of one descriptor's map: PNG bytes by file name."""
+    store, size = job.store, job.settings.render.size
+    about = store.snapshot.entries[grid].attributes
+    descriptor, extent = about["descriptor"], tuple(about["extent"])
+    density, outliers = store.read(grid, "density"), store.read(grid, "outliers")
+    found = {
+        "density": density_image(density, extent, f"{descriptor}: density of all images", size=size),
+        "outliers": outlier_image(density, outliers, extent, f"{descriptor}: outliers", size=size),
+    }
+    layers, k = about["layers"], about["clusters"]
+    labels = [-1 if k > LAYERS and i == layers - 1 else i for i in range(layers)]
+    names = [f"the other {k - LAYERS}" if label < 0 else "" for label in labels]
+    clusters = store.read(grid, "clusters")
+    found["clusters"] = cluster_image(clusters, extent, labels, names, f"{descriptor}: clusters", size=size)
+    return {f"{descriptor}-{kind}.png": _png(image) for kind, image in found.items()}
+
+
+def draw_sheets(job: Job, clustering: str, album: Album, folder: Path) -> list[Path]:
+    """A contact sheet per cluster: nearest to its centre, a random draw, farthest. None without pictures."""
+    store = job.store
+    about = store.snapshot.entries[clustering].attributes
+    members = {kind: store.read(clustering, f"members/label/{kind}") for kind, _ in SHEETS}
+    album.fetch(row for ids in members.values() for row in album.rows_of(ids.ravel()))
+    written = []
+    for cluster in range(about["clusters"]):
+        tiles = []
+        for kind, words in SHEETS:
+            rows = album.rows_of(members[kind][cluster])
+            tiles += [_tile(album.thumb(row, words)) for row in rows]
+            tiles += [Tile(image=None)] * (members[kind].shape[1] - len(rows))
+        if any(tile.image is not None for tile in tiles):
+            folder.mkdir(parents=True, exist_ok=True)
+            title = f"{about['descriptor']}, cluster {cluster}"
+            sheet = contact_sheet(tiles, members["nearest"].shape[1], job.settings.render.thumbnail, title)
+            written.append(folder / f"{about['descriptor']}-{cluster:05d}.png")
+            written[-1].write_bytes(_png(sheet))
+    return written
+
+
+def _tile(thumb: Thumb) -> Tile:
+    image = None if thumb.image is None else Image.open(BytesIO(thumb.image))
+    return Tile(image=image, caption=f"{thumb.path}\n{thumb.caption}", broken=thumb.image is None)
+
+
+def _png(image: Image.Image) -> bytes:
+    out = BytesIO()
+    image.save(out, format="PNG")
+    return out.getvalue()
+
+

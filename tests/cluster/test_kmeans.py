@@ -1,0 +1,270 @@
+"""Laws of assignment, Lloyd passes, the minibatch chain and restarts, over random data and random block boundaries."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from functools import reduce
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.cluster import KMeans
+
+from streamclust.cluster.assign import assign
+from streamclust.cluster.kmeans import (
+    identity,
+    lloyd,
+    lloyd_block,
+    merge,
+    minibatch_centers,
+    minibatch_start,
+    minibatch_step,
+    settled,
+    update,
+)
+from streamclust.cluster.restarts import kmeans_plusplus, restarts
+
+laws = settings(deadline=None, max_examples=40)
+
+
+@st.composite
+def problems(draw):
+    """Rows of every awkward kind: blobs, small integers with many ties, duplicates, a common offset, far outliers."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    n, p, k = draw(st.integers(1, 300)), draw(st.integers(1, 8)), draw(st.integers(1, 40))
+    X = rng.normal(size=(n, p)) + 6 * rng.normal(size=(5, p))[rng.integers(0, 5, n)]
+    kind = draw(st.sampled_from(["blobs", "integers", "duplicates", "offset", "outlier", "tiny", "huge"]))
+    if kind == "integers":
+        X = np.round(X / 4)
+    elif kind == "duplicates":
+        X = X[rng.integers(0, max(1, n // 20), n)]
+    elif kind == "offset":
+        X[:, 0] += 1e6
+    elif kind == "outlier":
+        X[0] = 1e7
+    elif kind == "tiny":
+        X *= 1e-12
+    elif kind == "huge":
+        X *= 1e25
+    X = X.astype(np.float32)
+    return X, X[rng.choice(n, min(n, k), replace=False)], k, rng
+
+
+def cut(X, rng):
+    """X in up to five blocks, empty ones among them."""
+    return np.split(X, np.sort(rng.integers(0, len(X) + 1, 4)))
+
+
+def folding(blocks):
+    """The fold that `lloyd` asks for, one block at a time, in a tree of its own making."""
+    return lambda sets: {key: reduce(merge, [lloyd_block(X, C) for X in blocks]) for key, C in sets.items()}
+
+
+def distinct(X):
+    return len(np.unique(X + 0, axis=0))
+
+
+def true_sqdist(X, centers):
+    difference = X.astype(np.float64)[:, None] - centers.astype(np.float64)[None]
+    return (difference**2).sum(axis=2)
+
+
+@laws
+@given(problems(), st.sampled_from([None, 16, 37]))
+def test_assign_finds_the_nearest_centre(problem, tile_rows):
+    X, centers, _, _ = problem
+    labels, sqdist = assign(X, centers, tile_rows)
+    true = true_sqdist(X, centers)
+    rows = np.arange(len(X))
+    # float32 GEMM about the median centre: eps (4 + sqrt(p)) of the squared norms, here with a factor for sums
+    norms = true_sqdist(np.concatenate([X, centers]), np.median(centers, axis=0)[None]).max()
+    slack = 1e-5 * np.minimum(norms, 1000 * true.min(axis=1))
+    assert (true[rows, labels] <= true.min(axis=1) + slack).all()
+    np.testing.assert_allclose(sqdist, true[rows, labels], rtol=0.02)
+    exact = true.min(axis=1) == 0
+    assert (sqdist[exact] == 0).all()
+    assert (labels[exact] == true.argmin(axis=1)[exact]).all()
+
+
+def test_assign_ties_go_to_the_lowest_id():
+    X = np.array([[0.0, 0.0], [2.0, 0.0], [1.0, 5.0]], np.float32)
+    centers = np.array([[2, 0], [0, 0], [2, 0]], np.float32)
+    assert assign(X, centers)[0].tolist() == [1, 0, 0]
+
+
+def test_assign_holds_no_n_by_k():
+    import tracemalloc
+
+    rng = np.random.default_rng(0)
+    X, centers = rng.normal(size=(3000, 4)).astype(np.float32), rng.normal(size=(10_000, 4)).astype(np.float32)
+    tracemalloc.start()
+    assign(X, centers)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 24 * 2**20  # n x k would be 120 MB
+
+
+@laws
+@given(problems())
+def test_lloyd_state_merges(problem):
+    X, centers, _, rng = problem
+    states = [lloyd_block(part, centers) for part in cut(X, rng)]
+    before = copy.deepcopy(states)
+    left = reduce(merge, states)
+    right = reduce(lambda a, b: merge(b, a), reversed(states))
+    nothing = identity(centers)
+    for a, b in [
+        (left, right),
+        (merge(nothing, left), left),
+        (merge(left, nothing), left),
+        *zip(states, before, strict=True),
+    ]:
+        np.testing.assert_array_equal(a.counts, b.counts)
+        np.testing.assert_array_equal(a.far_rows, b.far_rows)
+        np.testing.assert_array_equal(a.far_dist, b.far_dist)
+        # float64 addition in another order
+        np.testing.assert_allclose(a.sums.sums, b.sums.sums, rtol=0, atol=1e-12 * np.abs(X.astype(float)).sum())
+        np.testing.assert_allclose(a.inertia, b.inertia, rtol=1e-12)
+
+
+@laws
+@given(problems())
+def test_lloyd_state_of_other_blocks(problem):
+    X, centers, _, rng = problem
+    parts, whole = reduce(merge, [lloyd_block(part, centers) for part in cut(X, rng)]), lloyd_block(X, centers)
+    # float32 GEMM rounds by shape: a near tie may fall otherwise, and a distance is good to eps times the ratio of the
+    # norms to it, which stays below 1000 here or is compared in float64
+    assert parts.counts.sum() == whole.counts.sum() == len(X)
+    assert np.abs(parts.counts - whole.counts).sum() <= 2 + 0.01 * len(X)
+    np.testing.assert_allclose(parts.inertia, whole.inertia, rtol=1e-4)
+    np.testing.assert_allclose(parts.far_dist, whole.far_dist, rtol=1e-4)
+
+
+def test_other_blocks_same_counts_on_blobs():
+    rng = np.random.default_rng(1)
+    X = (rng.normal(size=(5000, 12)) + 8 * rng.normal(size=(10, 12))[rng.integers(0, 10, 5000)]).astype(np.float32)
+    centers = kmeans_plusplus(X, 10, rng)
+    whole = lloyd_block(X, centers)
+    for _ in range(5):
+        parts = reduce(merge, [lloyd_block(part, centers) for part in cut(X, rng)])
+        np.testing.assert_array_equal(parts.counts, whole.counts)
+        # sums are float64 of exact float32 differences; only their order changes
+        np.testing.assert_allclose(parts.sums.sums, whole.sums.sums, atol=1e-9 * np.abs(X).sum())
+        np.testing.assert_allclose(parts.inertia, whole.inertia, rtol=1e-6)
+
+
+@laws
+@given(problems())
+def test_lloyd_ends_with_every_cluster_it_can_have(problem):
+    X, start, k, rng = problem
+    blocks = cut(X, rng)
+    start = np.concatenate([start, np.repeat(start[:1], k - len(start), axis=0)])
+    found = lloyd(folding(blocks), {"a": start, "b": start[::-1]}, max_iter=4)
+    for result in found.values():
+        assert len(result.centers) == min(k, distinct(X))
+        assert (result.counts > 0).all()
+        assert result.counts.sum() == len(X)
+        labels = np.concatenate([assign(part, result.centers)[0] for part in blocks])
+        np.testing.assert_array_equal(np.bincount(labels, minlength=len(result.centers)), result.counts)
+        sqdist = np.concatenate([assign(part, result.centers)[1] for part in blocks])
+        np.testing.assert_allclose(result.inertia, sqdist.sum(), rtol=1e-12)
+
+
+def test_lloyd_equals_scikit_learn():
+    rng = np.random.default_rng(2)
+    X = (rng.normal(size=(3000, 10)) + 3 * rng.normal(size=(6, 10))[rng.integers(0, 6, 3000)]).astype(np.float32)
+    start = X[:6]
+    ours = lloyd(folding(cut(X, rng)), {6: start}, max_iter=300, tol=1e-9)[6]
+    theirs = KMeans(6, init=start, n_init=1, max_iter=300, tol=0).fit(X.astype(np.float64))
+    # a strict float64 run and ours may part at near ties only
+    assert ours.converged
+    np.testing.assert_allclose(ours.inertia, theirs.inertia_, rtol=1e-5)
+    order = np.argsort(-np.bincount(theirs.labels_), kind="stable")
+    np.testing.assert_allclose(ours.centers, theirs.cluster_centers_[order], atol=1e-2)
+    assert (np.diff(ours.counts) <= 0).all()
+
+
+def test_many_sets_share_every_read():
+    rng = np.random.default_rng(3)
+    X = rng.normal(size=(500, 3)).astype(np.float32)
+    reads = []
+
+    def fold(sets):
+        reads.append(set(sets))
+        return folding([X])(sets)
+
+    found = lloyd(fold, {k: X[:k] for k in (1, 2, 5)}, max_iter=6)
+    alone = {k: lloyd(folding([X]), {k: X[:k]}, max_iter=6)[k] for k in found}
+    assert len(reads) == max(result.n_iter for result in found.values()) <= 7
+    for k, result in found.items():
+        np.testing.assert_array_equal(result.centers, alone[k].centers)
+
+
+def test_update_uses_each_far_row_once():
+    X = np.array([[0, 0], [0, 0], [9, 0], [9, 0], [0, 5]], np.float32)
+    state = lloyd_block(X, np.zeros((4, 2), np.float32))
+    centers, still_empty = update(state)
+    assert still_empty == 1  # two distinct rows have a distance, three clusters are empty
+    np.testing.assert_array_equal(centers[1:3], [[9, 0], [0, 5]])
+    assert not settled(state)
+
+
+def test_no_rows_no_clusters():
+    result = lloyd(folding([np.empty((0, 3), np.float32)]), {2: np.zeros((2, 3), np.float32)})[2]
+    assert result.centers.shape == (0, 3)
+
+
+def test_minibatch_chain_copies_and_repeats():
+    rng = np.random.default_rng(4)
+    X = rng.normal(size=(9000, 5)).astype(np.float32)
+    models = minibatch_start({"a": X[:7], "too many": np.zeros((300, 5), np.float32)}, X[:200])
+    assert set(models) == {"a"}
+    before = minibatch_centers(models)["a"].copy()
+    once, again = minibatch_step(models, X), minibatch_step(models, X)
+    np.testing.assert_array_equal(minibatch_centers(models)["a"], before)
+    np.testing.assert_array_equal(minibatch_centers(once)["a"], minibatch_centers(again)["a"])
+    assert not np.array_equal(minibatch_centers(once)["a"], before)
+    assert len(pickle.dumps(once)) < 100_000
+    few = minibatch_step(minibatch_step(once, X[:0]), X[:3])  # an empty block, and fewer rows than clusters
+    assert np.isfinite(minibatch_centers(few)["a"]).all()
+    assert minibatch_centers(few)["a"].dtype == np.float32
+
+
+@laws
+@given(problems())
+def test_restarts_give_a_start_for_every_k(problem):
+    X, _, k, _ = problem
+    found = restarts(X, [k, 1], n_init=3, keep=2, seed=5)
+    again = restarts(X, [k, 1], n_init=3, keep=2, seed=5)
+    for size in {k, 1}:
+        assert 1 <= len(found[size]) <= 2
+        for centers, repeated in zip(found[size], again[size], strict=True):
+            assert centers.shape == (size, X.shape[1])
+            assert np.isfinite(centers).all()
+            np.testing.assert_array_equal(centers, repeated)
+
+
+@pytest.mark.parametrize("offset", [0, 1e6])
+def test_kmeans_plusplus_draws_distinct_rows(offset):
+    rng = np.random.default_rng(6)
+    places = 10 * rng.normal(size=(20, 4))
+    places[:, 1] += offset
+    X = np.repeat(places, 50, axis=0).astype(np.float32)
+    assert distinct(kmeans_plusplus(X, 15, rng)) == 15
+    assert len(kmeans_plusplus(X, 30, rng)) == 20
+
+
+def test_restarts_and_six_passes_match_scikit_learn():
+    rng = np.random.default_rng(7)
+    n, p, k = 10_000, 50, 12
+    X = rng.normal(size=(n, p)) + 0.7 * rng.normal(size=(k, p))[rng.integers(0, k, n)]
+    X[: n // 50] = rng.uniform(-4, 4, size=(n // 50, p))
+    X = X[rng.permutation(n)].astype(np.float32)
+    blocks = np.array_split(X, 5)
+    models = minibatch_start({(k, i): c for i, c in enumerate(restarts(X[:6000], [k])[k])}, X[:4096])
+    for part in blocks:
+        models = minibatch_step(models, part)
+    ours = min(result.inertia for result in lloyd(folding(blocks), minibatch_centers(models)).values())
+    assert ours <= 1.005 * KMeans(k, n_init=10, random_state=0).fit(X).inertia_

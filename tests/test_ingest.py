@@ -1,0 +1,359 @@
+"""Ingest: the same bytes whoever runs it, every row kept, the same case once, and nothing half done."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr.storage._local as zarr_files
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamclust import planning
+from streamclust.blocks import Dask, Serial
+from streamclust.config import Settings
+from streamclust.errors import ConflictError, InputError
+from streamclust.ingest import ingest
+from streamclust.planning import Shape
+from streamclust.readers.case import open_case
+from streamclust.readers.raw import RawArray
+from streamclust.readers.tables import open_paths
+from streamclust.sampling import batch_key, row_hashes
+from streamclust.stages.reduced import load_moments, reduce
+from streamclust.store.store import create, open_store
+from tests.conftest import shared_data
+from tests.faults import (
+    assert_tidy,
+    child,
+    chunk_bytes,
+    contents,
+    finish,
+    job_on,
+    no_fsync,
+    random_rows,
+    write_case,
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _fast():
+    with no_fsync():
+        yield
+
+
+@pytest.fixture
+def case(tmp_path):
+    return open_case(write_case(tmp_path / "case", {"osnet": random_rows(1, 90, 6, 0.1), "vdc": random_rows(2, 90, 3)}))
+
+
+def ingested(folder, case, size, executor=None, **kwargs):
+    with chunk_bytes(size):
+        job = job_on(folder, executor, **kwargs)
+        name = ingest(job, case)
+    return job, name
+
+
+@given(n=st.integers(1, 120), d=st.integers(1, 9), rows=st.integers(1, 64), seed=st.integers(0, 99), bad=st.booleans())
+@settings(deadline=None, max_examples=25)
+def test_every_row_is_kept_and_the_moments_are_those_of_the_finite_ones(n, d, rows, seed, bad):
+    X = random_rows(seed, n, d, 0.2 if bad else 0.0)
+    with tempfile.TemporaryDirectory() as folder:
+        case = open_case(write_case(Path(folder) / "case", {"osnet": X}))
+        job, name = ingested(Path(folder) / "s", case, rows * 4 * d)
+        store, [batch] = job.store, job.store.batches
+        np.testing.assert_array_equal(store.read(name, "descriptors/osnet"), X)
+        valid = np.isfinite(X).all(axis=1)
+        np.testing.assert_array_equal(store.read(name, "valid/osnet"), valid)
+        assert batch.entry.attributes["descriptors"]["osnet"]["valid"] == valid.sum()
+        assert store.read(name, "images/path").tolist() == [f"a/{i:05d}.jpg" for i in range(n)]
+        moments, F = load_moments(store, "osnet", batch), X[valid].astype(np.float64)
+        assert moments.n == len(F)
+        assert (moments.scatter is None) == (n < 4 * d)
+        if not len(F):
+            return
+        np.testing.assert_array_equal(moments.min, F.min(axis=0))
+        np.testing.assert_array_equal(moments.max, F.max(axis=0))
+        # Deviations are rounded to float32: a few units of eps32 of the largest, in each product and the means.
+        spread = np.abs(F - F.mean(axis=0)).max(initial=1e-30)
+        np.testing.assert_allclose(moments.mean, F.mean(axis=0), rtol=1e-12, atol=1e-12 * np.abs(F).max())
+        scatter = (F - F.mean(axis=0)).T @ (F - F.mean(axis=0))
+        eps = np.finfo(np.float32).eps * len(F) * 4 * spread * (spread + np.abs(F).max())
+        np.testing.assert_allclose(moments.m2, np.diag(scatter), atol=eps)
+        if moments.scatter is not None:
+            np.testing.assert_allclose(np.tril(moments.scatter), np.tril(scatter), atol=eps)
+
+
+@given(n=st.integers(1, 300), rows=st.integers(1, 64), size=st.integers(100, 200), seed=st.integers(0, 9))
+@settings(deadline=None, max_examples=15)
+def test_the_sample_is_the_smallest_hashes_whatever_the_blocks(n, rows, size, seed):
+    X = random_rows(seed, n, 3, 0.1)
+    with tempfile.TemporaryDirectory() as folder:
+        case = open_case(write_case(Path(folder) / "monday", {"osnet": X}))
+        job, name = ingested(Path(folder) / "s", case, rows * 12, seed=seed, ingest={"sample_rows": size})
+        hashes = row_hashes(batch_key("monday", seed), 0, n)
+        wanted = np.sort(np.argsort(hashes)[:size])
+        np.testing.assert_array_equal(job.store.read(name, "sample/rows"), wanted)
+        np.testing.assert_array_equal(job.store.read(name, "sample/hashes"), hashes[wanted])
+        np.testing.assert_array_equal(job.store.read(name, "sample/osnet"), X[wanted])
+
+
+@given(seed=st.integers(0, 99), rows=st.sampled_from([1, 7, 16, 50]), workers=st.integers(1, 4))
+@settings(deadline=None, max_examples=8)
+def test_threads_store_the_same_bytes_as_one_after_another(seed, rows, workers):
+    with tempfile.TemporaryDirectory() as folder:
+        X = {"osnet": random_rows(seed, 130, 24, 0.05), "vdc": random_rows(seed + 1, 130, 5)}
+        case = open_case(write_case(Path(folder) / "case", X))
+        found = []
+        for executor in (Serial(), Dask(workers)):
+            job, _ = ingested(Path(folder) / f"s{len(found)}", case, rows * 96, executor)
+            for descriptor in X:
+                reduce(job, descriptor)
+            found.append(contents(job.store))
+        assert found[0] == found[1]
+
+
+def test_a_cluster_and_larger_blocks_store_the_same_bytes(tmp_path, cluster):
+    """Blocks large enough for BLAS to share them out among threads, if it were let."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(9000, 192)).astype(np.float32)
+    X[rng.integers(0, 9000, 20), 3] = np.nan
+    case = open_case(write_case(tmp_path / "case", {"osnet": X}))
+    found = []
+    for executor in (Serial(), Dask(2), Dask(client=cluster)):
+        job, _ = ingested(tmp_path / f"s{len(found)}", case, 2**11 * 192 * 4, executor)
+        reduce(job, "osnet")
+        found.append(contents(job.store))
+    assert found[0] == found[1]
+    assert found[0] == found[2]
+
+
+def test_metadata_and_pictures(tmp_path):
+    n = 150
+    columns = {"camera": [f"k{i % 3}" for i in range(n)], "speed": [i / 4 for i in range(n)], "lane": list(range(n))}
+    folder = write_case(tmp_path / "case", {"osnet": random_rows(0, n, 4)}, columns)
+    (folder / "images" / "a").mkdir(parents=True)
+    for i in range(0, n, 2):
+        (folder / "images" / "a" / f"{i:05d}.jpg").write_bytes(b"x" * (i + 1))
+    case = open_case(folder)
+    case = replace(case, paths=open_paths(folder / "images_paths.csv", block_rows=32))
+    job, name = ingested(tmp_path / "s", case, 32 * 16, Dask(2))
+    read = job.store.read
+    assert read(name, "images/camera").tolist() == columns["camera"]
+    assert read(name, "images/speed").tolist() == columns["speed"]
+    assert read(name, "images/lane").tolist() == columns["lane"]
+    sizes = np.where(np.arange(n) % 2, -1, np.arange(n) + 1)
+    np.testing.assert_array_equal(read(name, "images/picture_size"), sizes)
+    np.testing.assert_array_equal(read(name, "images/picture_offset"), np.where(sizes < 0, -1, 0))
+    assert job.journal.warnings == ["75 of 150 pictures were not found; their rows have no picture"]
+    assert_tidy(job.store)
+
+
+def test_a_case_without_pictures_says_so_for_each_row(tmp_path, case):
+    job, name = ingested(tmp_path / "s", case, 100)
+    assert job.store.batches[0].entry.attributes["pictures"] is None
+    for array in ("picture_offset", "picture_size"):
+        assert set(job.store.read(name, f"images/{array}").tolist()) == {-1}
+    assert not job.journal.warnings
+
+
+def test_a_column_called_like_one_of_ours_is_refused(tmp_path):
+    folder = write_case(tmp_path / "case", {"osnet": random_rows(0, 5, 2)}, {"picture_size": ["big"] * 5})
+    job = job_on(tmp_path / "s")
+    with pytest.raises(InputError, match="picture_size"):
+        ingest(job, open_case(folder))
+
+
+def files_of(store):
+    return {p: p.stat().st_mtime_ns for p in store.path.rglob("*") if p.is_file()}
+
+
+def test_the_same_case_twice_is_once(tmp_path, case):
+    job, name = ingested(tmp_path / "s", case, 100)
+    before = files_of(job.store)
+    assert ingested(tmp_path / "s", case, 100)[1] == name
+    assert files_of(job.store) == before
+
+
+def test_the_same_rows_under_another_name_or_in_another_container_are_once(tmp_path, case):
+    job, name = ingested(tmp_path / "s", case, 100)
+    before = contents(job.store)
+    matrices = {k: source.read(0, 90) for k, source in case.descriptors.items()}
+    again = {k: np.asfortranarray(X.astype(np.float64)) for k, X in matrices.items()}
+    other = open_case(write_case(tmp_path / "tuesday", again))
+    later, same = ingested(tmp_path / "s", other, 100)
+    assert same == name
+    assert later.journal.notes == [f"these rows are stored already as {name}: nothing to do"]
+    later.store.sweep()
+    assert contents(open_store(job.store.path)) == before
+    assert open_store(job.store.path).snapshot.number == 1
+    assert_tidy(later.store)
+
+
+@pytest.mark.parametrize("change", ["row", "paths", "descriptor"])
+def test_the_same_name_with_other_content_is_refused(tmp_path, case, change):
+    job, _ = ingested(tmp_path / "s", case, 100)
+    before = contents(job.store)
+    matrices = {k: source.read(0, 90) for k, source in case.descriptors.items()}
+    matrices["osnet"][80, 1] += change == "row"
+    if change == "descriptor":
+        del matrices["vdc"]
+    other = {"path": [f"b/{i}.jpg" for i in range(90)]} if change == "paths" else {}
+    folder = write_case(tmp_path / "elsewhere" / "case", matrices, other)
+    again = job_on(job.store)
+    with chunk_bytes(100), pytest.raises(InputError, match="already stored with other content"):
+        ingest(again, open_case(folder))
+    again.store.sweep()
+    assert contents(open_store(job.store.path)) == before
+    assert_tidy(job.store)
+
+
+@pytest.mark.parametrize("batch", ["", "../up", "a/b", ".hidden", "x" * 101])
+def test_a_name_that_is_no_folder_name_is_refused(tmp_path, case, batch):
+    if batch:
+        with pytest.raises(InputError, match="--batch"):
+            ingest(job_on(tmp_path / "s"), case, batch)
+
+
+def test_two_at_once(tmp_path, case):
+    """Other batches both get in; the same batch gets in once, and the loser says so."""
+    jobs = [job_on(create(tmp_path / "s")) for _ in range(3)]
+    name = ingest(jobs[0], case)
+    assert ingest(jobs[1], case) == name
+    assert jobs[1].journal.notes == [f"these rows are stored already as {name}: nothing to do"]
+    folder = write_case(tmp_path / "tuesday", {"osnet": random_rows(5, 20, 6), "vdc": random_rows(6, 20, 3)})
+    ingest(jobs[2], open_case(folder))
+    store = open_store(tmp_path / "s")
+    assert [batch.id for batch in store.batches] == ["case", "tuesday"]
+    store.sweep()
+    assert_tidy(store)
+    assert store.read(name, "valid/osnet").shape == (90,)
+
+
+def test_the_same_name_at_once_with_other_content_is_refused_and_harmless(tmp_path, case):
+    jobs = [job_on(create(tmp_path / "s")) for _ in range(2)]
+    ingest(jobs[0], case)
+    folder = write_case(tmp_path / "elsewhere" / "case", {"osnet": random_rows(5, 90, 6)})
+    with pytest.raises(InputError, match="other content") as caught:
+        ingest(jobs[1], open_case(folder))
+    assert not isinstance(caught.value, ConflictError)
+    jobs[0].store.sweep()
+    assert_tidy(jobs[0].store)
+    assert open_store(tmp_path / "s").n == 90
+
+
+@pytest.mark.parametrize("executor", [Serial(), Dask(2)])
+@pytest.mark.parametrize("how", ["touched", "cut"])
+def test_a_source_that_changes_meanwhile_is_refused(tmp_path, case, monkeypatch, executor, how):
+    job, path, read = job_on(tmp_path / "s", executor), case.descriptors["osnet"].path, RawArray.read
+
+    def change(source, start, stop):
+        if start >= 40 and source.path == path:
+            if how == "cut":
+                os.truncate(path, 500)
+            else:
+                os.utime(path, ns=(1, 1))
+        return read(source, start, stop)
+
+    monkeypatch.setattr(RawArray, "read", change)
+    with chunk_bytes(200), pytest.raises(InputError, match="changed"):
+        ingest(job, case)
+    monkeypatch.undo()
+    job.store.sweep()
+    assert open_store(job.store.path).snapshot.number == 0
+    assert_tidy(job.store)
+
+
+class DiskFull:
+    """Writing fails from the ``count``-th call on, until freed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+        self.calls, self.count = 0, count
+        for module, name in ((zarr_files, "_put"), (np, "save"), (os, "fsync"), (os, "link"), (Path, "write_text")):
+            monkeypatch.setattr(module, name, self.wrap(getattr(module, name)))
+
+    def wrap(self, real):
+        def maybe(*args, **kwargs):
+            self.calls += 1
+            if self.calls >= self.count:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return real(*args, **kwargs)
+
+        return maybe
+
+
+def test_a_disk_that_fills_up_at_any_write_leaves_the_store_as_it_was(tmp_path, case):
+    """And once there is room the same process ends as if nothing had happened."""
+    for count, executor in zip(range(1, 10_000), [Serial(), Dask(2)] * 5_000, strict=False):
+        folder = tmp_path / f"s{count}"
+        job = job_on(folder, executor)
+        with pytest.MonkeyPatch.context() as patch, chunk_bytes(500):
+            disk = DiskFull(patch, count * 4 - 3)  # every fourth call, to save time: the executors take turns
+            try:
+                ingest(job, case)
+            except OSError as error:
+                assert error.errno == errno.ENOSPC
+            else:
+                break
+        assert open_store(folder).snapshot.number == 0, disk.calls
+        with chunk_bytes(500):
+            ingest(job, case)
+        wanted = wanted if count > 1 else contents(job.store)
+        assert contents(job.store) == wanted
+        job.store.sweep()
+        assert_tidy(job.store)
+    assert count > 20
+
+
+def test_a_resumed_ingest_says_so(tmp_path, case, monkeypatch):
+    job, read = job_on(tmp_path / "s"), RawArray.read
+
+    def fail(source, start, stop):
+        if start >= 64:
+            raise KeyboardInterrupt
+        return read(source, start, stop)
+
+    with chunk_bytes(16 * 24), monkeypatch.context() as patch:
+        patch.setattr(RawArray, "read", fail)
+        with pytest.raises(KeyboardInterrupt):
+            ingest(job, case)
+    with chunk_bytes(16 * 24):
+        ingest(job, case)
+    assert job.journal.notes == ["resumed: 4 blocks of batch case were written already"]
+    straight, _ = ingested(tmp_path / "t", case, 16 * 24)
+    assert contents(job.store) == contents(straight.store)
+    assert_tidy(job.store)
+
+
+def test_the_real_case(tmp_path):
+    case = open_case(shared_data("vehicles") / "base")
+    job, name = ingested(tmp_path / "s", case, 2**20, Dask(2))
+    assert job.store.n == 6080
+    assert job.store.descriptors == {"osnet": 512, "vdc": 128, "vdc_mid": 128}
+    assert (job.store.read(name, "images/picture_offset") >= 0).all()
+    X = case.descriptors["vdc"].read(0, 6080)
+    np.testing.assert_array_equal(job.store["vdc"].compute(), X)
+    np.testing.assert_allclose(load_moments(job.store, "vdc", job.store.batches[0]).mean, X.mean(axis=0, dtype=float))
+
+
+@pytest.mark.slow
+def test_peak_memory_is_within_the_plan_and_does_not_grow_with_the_rows(tmp_path):
+    peaks = []
+    for n in (100_000, 300_000):
+        folder = write_case(tmp_path / f"case{n}", {"osnet": np.zeros((n, 1), np.float32)})
+        X = np.lib.format.open_memmap(folder / "descriptors" / "osnet.npy", "w+", np.float32, (n, 512))
+        for start in range(0, n, 10_000):
+            X[start : start + 10_000] = np.random.default_rng(start).normal(size=(10_000, 512))
+        del X
+        code, said = finish(child("memory", tmp_path / f"s{n}", folder))
+        assert code == 0
+        step = planning.plan({"osnet": Shape(n, 512)}, Settings(), 2).steps[0]
+        assert step.name == "osnet: ingest"
+        peaks.append(int(said))
+        print(n, peaks[-1], step.peak_bytes)
+        assert peaks[-1] <= step.peak_bytes
+    assert peaks[1] <= 1.15 * peaks[0]
