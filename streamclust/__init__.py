@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from streamclust.pipeline import RunResult, run
     from streamclust.pipeline import plan_for as plan
     from streamclust.store.store import Store
-    from streamclust.store.store import open_store as open  # noqa: A004  # as zarr.open: the word users expect
+    from streamclust.store.store import open_store as open  # as zarr.open: the word users expect
 
 
 def __getattr__(name: str) -> Any:

@@ -81,7 +81,13 @@ def run(
         from streamclust.pipeline import run as run_all
 
         result = run_all(
-            store, case, _settings(config, flags), batch=batch, pictures=pictures, columns=_pairs(columns), listener=show
+            store,
+            case,
+            _settings(config, flags),
+            batch=batch,
+            pictures=pictures,
+            columns=_pairs(columns),
+            listener=show,
         )
         _answer(as_json, result.summary(), f"report: {result.report}")
 
@@ -109,7 +115,13 @@ def ingest(
         from streamclust.pipeline import ingest_case
 
         job, name = ingest_case(
-            store, case, _settings(config, flags), batch=batch, pictures=pictures, columns=_pairs(columns), listener=show
+            store,
+            case,
+            _settings(config, flags),
+            batch=batch,
+            pictures=pictures,
+            columns=_pairs(columns),
+            listener=show,
         )
         _answer(as_json, {"store": str(job.store.path), "batch": name, "rows": job.store.n}, f"{name}: {job.store}")
 
@@ -187,21 +199,20 @@ def plan(
     """Passes, bytes, disk and peak memory of a run, before anything runs."""
     with _session(as_json, quiet=False):
         from streamclust.pipeline import plan_for
+        from streamclust.terminal import columns
 
         found = plan_for(source, _settings(config, {"memory": memory, "workers": workers}))
-        rows = [(s.name, str(s.passes), _mb(s.bytes_read), _mb(s.bytes_written), _mb(s.peak_bytes)) for s in found.steps]
         heads = ("step", "passes", "read", "written", "peak")
-        widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(5)]
-        lines = ["  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-                 for row in [heads, *rows]]
-        lines.append(f"{found.workers} workers, disk {_mb(found.disk_bytes)}, peak {_mb(found.peak.peak_bytes)} in {found.peak.name}")
+        rows = [(s.name, s.passes, *map(_mb, (s.bytes_read, s.bytes_written, s.peak_bytes))) for s in found.steps]
+        worst = found.peak
+        last = f"{found.workers} workers, disk {_mb(found.disk_bytes)}, peak {_mb(worst.peak_bytes)} in {worst.name}"
         facts = {
             "workers": found.workers,
             "disk_bytes": found.disk_bytes,
             "peak_bytes": found.peak.peak_bytes,
             "steps": [vars(step) for step in found.steps],
         }
-        _answer(as_json, facts, "\n".join(lines))
+        _answer(as_json, facts, f"{columns(heads, rows)}\n{last}")
 
 
 @app.command()

@@ -57,13 +57,13 @@ def adjusted_mutual_info(C: Table) -> float:
     its cost grows with the root of the rows. Source: Vinh, Epps and Bailey, JMLR 11 (2010) 2837-2854.
     """
     C = _occupied(C)
-    if max(C.shape) <= 1:
-        return 1.0
+    if C.shape[0] == C.shape[1] == np.count_nonzero(C):
+        return 1.0  # the same labels under other names; with one row each the quotient would be 0 / 0
+    if min(C.shape) == 1:
+        return 0.0
     expected = _expected_mutual_info(C)
-    ceiling = (_entropy(C.sum(axis=1)) + _entropy(C.sum(axis=0))) / 2 - expected
-    eps = float(np.finfo(np.float64).eps)
-    ceiling = min(ceiling, -eps) if ceiling < 0 else max(ceiling, eps)
-    return (_mutual_info(C) - expected) / ceiling
+    ceiling = (_entropy(C.sum(axis=1)) + _entropy(C.sum(axis=0))) / 2
+    return (_mutual_info(C) - expected) / (ceiling - expected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,9 @@ def alignment_verdict(tables: Table, shifts: Sequence[int] = SHIFTS) -> Alignmen
     rows = int(tables[list(shifts).index(0)].sum())
     if rows < FEW_ROWS:
         return Alignment(True, 0, agreement, f"too few rows ({rows}) to tell whether they are aligned")
-    numbers = f"adjusted Rand index {here:.3f} row by row, at most {other:.3f} with rows shifted by up to {max(shifts)}"
+    numbers = (
+        f"adjusted Rand index {here:z.3f} row by row, at most {other:z.3f} with rows shifted by up to {max(shifts)}"
+    )
     if agreement[best] < NEAR_ZERO:
         sentence = f"rows do not seem to be the same images: near-zero agreement ({numbers})"
     elif best:

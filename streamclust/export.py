@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +34,7 @@ def export(store: Store, out: Path, memory: int | None = None) -> int:
     temporary = out.with_name(f".{out.name}-{secrets.token_hex(4)}")
     try:
         writer(store, temporary)
-        os.replace(temporary, out)
+        temporary.replace(out)
     except OSError as error:
         raise InputError(out, f"cannot be written ({error.strerror or error})", "a writable place") from None
     finally:

@@ -75,7 +75,8 @@ def _write(job: Job, draft: Draft, case: Case, batch: str) -> Entry:
         taken = {name: _take(job, draft, name, source, sample[0]) for name, source in case.descriptors.items()}
         _finish_samples(draft, case, sample)
         missing = _images(job, draft, case)
-    if kept := sum(t.kept for t in taken.values()):
+    kept = sum(t.kept for t in taken.values())
+    if draft.adopted and kept:
         job.journal.note(f"resumed: {kept} blocks of batch {batch} were written already")
     if missing:
         job.journal.warn(f"{missing:,} of {case.paths.n:,} pictures were not found; their rows have no picture")

@@ -32,7 +32,9 @@ class RunResult:
 
     def summary(self) -> dict[str, Any]:
         """The run in plain values."""
-        stages = [{"stage": s.name, "seconds": round(s.seconds, 2), "peak_bytes": s.peak_bytes} for s in self.journal.stages]
+        stages = [
+            {"stage": s.name, "seconds": round(s.seconds, 2), "peak_bytes": s.peak_bytes} for s in self.journal.stages
+        ]
         found = describe(self.store) | {"report": str(self.report), "warnings": self.journal.warnings, "stages": stages}
         return found | {"peak_bytes": max((s.peak_bytes for s in self.journal.stages), default=0)}
 
@@ -123,9 +125,9 @@ def place(job: Job) -> dict[str, str]:
 
 def draw(job: Job) -> dict[str, bytes]:
     """Count grids and map pictures of every descriptor that has a map: PNG bytes by file name."""
-    outliers = collect.newest(job, "model", "outliers")
+    outliers = job.store.snapshot.newest("model", "outliers")
     for descriptor, model in _fitted(job).items():
-        found = collect.newest(job, "model", f"{descriptor}/map")
+        found = job.store.snapshot.newest("model", f"{descriptor}/map")
         if found and outliers:
             grids.grids(job, found, model, outliers)
     with job.journal.stage("draw maps", job.store.n):
@@ -165,9 +167,18 @@ def describe(store: Store) -> dict[str, Any]:
         "batches": {batch.id: batch.n for batch in store.batches},
         "descriptors": store.descriptors,
         "clusters": {
-            e.attributes["descriptor"]: e.attributes["clusters"] for e in entries.values() if e.attributes.get("algorithm") == "kmeans"
+            e.attributes["descriptor"]: e.attributes["clusters"]
+            for e in entries.values()
+            if e.attributes.get("algorithm") == "kmeans"
         },
-        "flagged": next((e.attributes["flagged"] for e in entries.values() if e.attributes.get("role") == "outliers" and e.kind == "model"), None),
+        "flagged": next(
+            (
+                e.attributes["flagged"]
+                for e in entries.values()
+                if e.attributes.get("role") == "outliers" and e.kind == "model"
+            ),
+            None,
+        ),
     }
 
 
@@ -190,7 +201,9 @@ def _fitted(job: Job) -> dict[str, str]:
 def _check_k(case: Case, settings: Settings) -> None:
     for key, k in (("cluster.k", settings.cluster.k), ("cluster.fine_k", settings.cluster.fine_k)):
         if k and k > case.paths.n:
-            raise InputError(f"setting {key} = {k}", f"{case.folder} has {case.paths.n} rows", f"at most {case.paths.n}")
+            raise InputError(
+                f"setting {key} = {k}", f"{case.folder} has {case.paths.n} rows", f"at most {case.paths.n}"
+            )
 
 
 def _workers(settings: Settings) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -30,7 +31,12 @@ class Terminal(Quiet):
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
         self._console = Console(stderr=True, highlight=False)
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(show_speed=True), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(show_speed=True),
+            TimeRemainingColumn(),
+        )
         self._progress = Progress(*columns, console=self._console, transient=True, disable=not sys.stderr.isatty())
         self._task: Any = None
         self._name, self._began = "", 0.0
@@ -62,6 +68,17 @@ class Terminal(Quiet):
 
     def note(self, text: str, *, warning: bool) -> None:
         self._console.print(("warning: " if warning else "") + text, style="yellow" if warning else "", markup=False)
+
+
+def columns(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table in plain text: the first column to the left, the others to the right."""
+    table = [list(heads), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[i]) for row in table) for i in range(len(heads))]
+    lines = [
+        "  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        for row in table
+    ]
+    return "\n".join(lines)
 
 
 def listener(*, quiet: bool) -> Quiet:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -23,6 +24,7 @@ from streamclust.config import Settings
 from streamclust.ingest import ingest
 from streamclust.job import Job
 from streamclust.journal import Journal
+from streamclust.readers.arrays import ArraySource
 from streamclust.readers.case import Case, open_case
 from streamclust.stages.reduced import reduce
 from streamclust.store import arrays
@@ -32,7 +34,9 @@ ROOT = Path(__file__).parents[1]
 CALLS = ("replace", "rename", "link", "fsync", "unlink")  # of the os module: every way in which a store changes
 
 
-def write_case(folder: Path, matrices: Mapping[str, np.ndarray], columns: Mapping[str, list[Any]] | None = None) -> Path:
+def write_case(
+    folder: Path, matrices: Mapping[str, np.ndarray], columns: Mapping[str, list[Any]] | None = None
+) -> Path:
     """A case folder with these descriptors as .npy."""
     (folder / "descriptors").mkdir(parents=True, exist_ok=True)
     for name, X in matrices.items():
@@ -53,6 +57,26 @@ def random_rows(seed: int, n: int, d: int, invalid: float = 0.0) -> np.ndarray:
     return X
 
 
+@dataclass(frozen=True)
+class Deadly:
+    """A source whose first reader beyond row 40 is killed; ``killed`` says that it was."""
+
+    source: ArraySource
+    killed: Path
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "source":
+            raise AttributeError(name)
+        return getattr(self.source, name)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        if start >= 40:
+            with contextlib.suppress(FileExistsError):
+                self.killed.touch(exist_ok=False)
+                os.kill(os.getpid(), signal.SIGKILL)
+        return self.source.read(start, stop)
+
+
 @contextlib.contextmanager
 def chunk_bytes(size: int) -> Iterator[None]:
     """Small chunks, so that small data has many blocks."""
@@ -63,7 +87,7 @@ def chunk_bytes(size: int) -> Iterator[None]:
 @contextlib.contextmanager
 def no_fsync() -> Iterator[None]:
     """Nothing waits for the disk."""
-    with mock.patch.object(os, "fsync", lambda fd: None):
+    with mock.patch.object(os, "fsync", return_value=None):
         yield
 
 
@@ -95,7 +119,8 @@ def assert_tidy(store: Store) -> None:
         inside = any(str(above) in named for above in (path, *path.parents))
         above = any(name.startswith(f"{key}/") for name in named)
         assert inside or above or (isinstance(member, zarr.Group) and not list(member.members())), key
-    assert not list((store.path / "drafts").iterdir())
+    left = [path.name for path in (store.path / "drafts").iterdir()]
+    assert all(name.endswith(".tmp") for name in left), left  # a record that was never one, of a few hundred bytes
 
 
 def run_all(store: Path, case: Case, executor: Executor) -> Job:
@@ -108,7 +133,7 @@ def run_all(store: Path, case: Case, executor: Executor) -> Job:
 
 
 def child(*args: str | Path) -> subprocess.Popen[str]:
-    """This file as another process."""
+    """Another process that runs this file."""
     command = [sys.executable, "-m", "tests.faults", *map(str, args)]
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     pipe = subprocess.PIPE

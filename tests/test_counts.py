@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, normalized_mutual_info_score
 
+from streamclust.cluster.assign import assign
+from streamclust.cluster.restarts import restarts
 from streamclust.counts import (
     SHIFTS,
     adjusted_mutual_info,
@@ -18,6 +20,7 @@ from streamclust.counts import (
     normalized_mutual_info,
     shift_block,
 )
+from tests.real import vehicles
 
 laws = settings(deadline=None, max_examples=60)
 
@@ -38,7 +41,7 @@ def test_scores_equal_scikit_learn(problem):
     C = contingency_block(a, b, ka, kb)
     assert adjusted_rand(C) == pytest.approx(adjusted_rand_score(a, b), abs=1e-12)
     assert normalized_mutual_info(C) == pytest.approx(normalized_mutual_info_score(a, b), abs=1e-12)
-    # where both entropies barely exceed the expectation, the ratio of two near-zeros magnifies the log-gamma rounding
+    # where the entropies barely exceed the expectation, the quotient magnifies the rounding of log-gamma
     assert adjusted_mutual_info(C) == pytest.approx(adjusted_mutual_info_score(a, b), abs=1e-8)
 
 
@@ -86,8 +89,19 @@ def test_verdict_finds_the_shift(shift):
     verdict = alignment_verdict(shift_block(truth, np.roll(other, shift), 10, 10))
     assert verdict.shift == shift
     assert verdict.aligned == (shift == 0)
-    assert f"{verdict.agreement[0]:.3f}" in verdict.sentence
+    assert f"{verdict.agreement[0]:z.3f}" in verdict.sentence
     assert ("shifted by" in verdict.sentence and f"{shift:+d}" in verdict.sentence) or shift == 0
+
+
+@pytest.mark.parametrize(("shift", "words"), [(0, "aligned"), (1, "shifted by +1"), (50, "near-zero agreement")])
+def test_verdict_on_real_descriptors(shift, words):
+    _, rows = vehicles()
+    osnet, vdc = (
+        assign(rows[name], restarts(rows[name], [20], n_init=2, keep=1)[20][0])[0] for name in ("osnet", "vdc")
+    )
+    verdict = alignment_verdict(shift_block(osnet, np.roll(vdc, shift), 20, 20))
+    assert verdict.aligned == (shift == 0)
+    assert words in verdict.sentence
 
 
 def test_verdict_on_unrelated_and_on_few_rows():

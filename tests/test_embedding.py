@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
+from streamclust import embedding
 from streamclust.embedding import fit_map, nearest, place
 
 laws = settings(deadline=None, max_examples=30)
@@ -44,18 +45,26 @@ def test_a_row_is_not_its_own_neighbour():
     assert all(len(set(row)) == 60 for row in indices)
 
 
-def test_threads_do_not_change_the_map_and_islands_stay_apart():
-    X, label = islands(900)
-    one, two = fit_map(X, seed=1, n_jobs=1), fit_map(X, seed=1, n_jobs=2)
-    np.testing.assert_array_equal(one, two)
+@pytest.mark.parametrize("few_for_fft", [0, 1000])
+def test_threads_do_not_change_the_map(monkeypatch, few_for_fft):
+    for name, value in (("_FEW_FOR_FFT", few_for_fft), ("_EARLY", 20), ("_LATE", 20)):
+        monkeypatch.setattr(embedding, name, value)
+    X, _ = islands(300)
+    np.testing.assert_array_equal(fit_map(X, seed=1, n_jobs=1), fit_map(X, seed=1, n_jobs=2))
+
+
+def test_islands_stay_apart():
+    X, label = islands(300)
+    one = fit_map(X, seed=1)
     assert one.dtype == np.float32
     assert np.abs(one).max() == pytest.approx(1)
     neighbours, _ = nearest(one, one, 5, itself=True)
     assert (label[neighbours] == label[:, None]).mean() > 0.99
 
 
-def test_fft_and_seed():
-    X, label = islands(4100, p=4)
+def test_the_fft_makes_the_same_kind_of_map(monkeypatch):
+    monkeypatch.setattr(embedding, "_FEW_FOR_FFT", 0)
+    X, label = islands(400)
     xy = fit_map(X, seed=2)
     neighbours, _ = nearest(xy, xy, 5, itself=True)
     assert (label[neighbours] == label[:, None]).mean() > 0.98
@@ -108,8 +117,8 @@ def test_each_row_is_placed_by_itself(seed, m):
 
 
 def test_a_placed_row_lands_on_its_island_not_between():
-    X, label = islands(1200)
-    xy = fit_map(X[:600], seed=0)
-    found = place(X[600:], X[:600], xy)
+    X, label = islands(600)
+    xy = fit_map(X[:300], seed=0)
+    found = place(X[300:], X[:300], xy)
     neighbours, _ = nearest(found, xy, 3)
-    assert (label[:600][neighbours] == label[600:, None]).mean() > 0.98
+    assert (label[:300][neighbours] == label[300:, None]).mean() > 0.98

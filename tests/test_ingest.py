@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamclust import planning
-from streamclust.blocks import Dask, Serial
+from streamclust.blocks import Dask, Serial, one_blas_thread
 from streamclust.config import Settings
 from streamclust.errors import ConflictError, InputError
 from streamclust.ingest import ingest
@@ -28,6 +29,7 @@ from streamclust.stages.reduced import load_moments, reduce
 from streamclust.store.store import create, open_store
 from tests.conftest import shared_data
 from tests.faults import (
+    Deadly,
     assert_tidy,
     child,
     chunk_bytes,
@@ -58,8 +60,8 @@ def ingested(folder, case, size, executor=None, **kwargs):
     return job, name
 
 
-@given(n=st.integers(1, 120), d=st.integers(1, 9), rows=st.integers(1, 64), seed=st.integers(0, 99), bad=st.booleans())
-@settings(deadline=None, max_examples=25)
+@given(n=st.integers(1, 80), d=st.integers(1, 9), rows=st.integers(4, 64), seed=st.integers(0, 99), bad=st.booleans())
+@settings(deadline=None, max_examples=20)
 def test_every_row_is_kept_and_the_moments_are_those_of_the_finite_ones(n, d, rows, seed, bad):
     X = random_rows(seed, n, d, 0.2 if bad else 0.0)
     with tempfile.TemporaryDirectory() as folder:
@@ -88,8 +90,8 @@ def test_every_row_is_kept_and_the_moments_are_those_of_the_finite_ones(n, d, ro
             np.testing.assert_allclose(np.tril(moments.scatter), np.tril(scatter), atol=eps)
 
 
-@given(n=st.integers(1, 300), rows=st.integers(1, 64), size=st.integers(100, 200), seed=st.integers(0, 9))
-@settings(deadline=None, max_examples=15)
+@given(n=st.integers(1, 300), rows=st.integers(16, 64), size=st.integers(100, 200), seed=st.integers(0, 9))
+@settings(deadline=None, max_examples=12)
 def test_the_sample_is_the_smallest_hashes_whatever_the_blocks(n, rows, size, seed):
     X = random_rows(seed, n, 3, 0.1)
     with tempfile.TemporaryDirectory() as folder:
@@ -102,8 +104,8 @@ def test_the_sample_is_the_smallest_hashes_whatever_the_blocks(n, rows, size, se
         np.testing.assert_array_equal(job.store.read(name, "sample/osnet"), X[wanted])
 
 
-@given(seed=st.integers(0, 99), rows=st.sampled_from([1, 7, 16, 50]), workers=st.integers(1, 4))
-@settings(deadline=None, max_examples=8)
+@given(seed=st.integers(0, 99), rows=st.sampled_from([16, 32, 64]), workers=st.integers(1, 4))
+@settings(deadline=None, max_examples=6)
 def test_threads_store_the_same_bytes_as_one_after_another(seed, rows, workers):
     with tempfile.TemporaryDirectory() as folder:
         X = {"osnet": random_rows(seed, 130, 24, 0.05), "vdc": random_rows(seed + 1, 130, 5)}
@@ -124,12 +126,52 @@ def test_a_cluster_and_larger_blocks_store_the_same_bytes(tmp_path, cluster):
     X[rng.integers(0, 9000, 20), 3] = np.nan
     case = open_case(write_case(tmp_path / "case", {"osnet": X}))
     found = []
-    for executor in (Serial(), Dask(2), Dask(client=cluster)):
-        job, _ = ingested(tmp_path / f"s{len(found)}", case, 2**11 * 192 * 4, executor)
-        reduce(job, "osnet")
+    for executor, limit in ((Serial(), one_blas_thread), (Dask(2), nullcontext), (Dask(client=cluster), nullcontext)):
+        with limit():
+            job, _ = ingested(tmp_path / f"s{len(found)}", case, 2**11 * 192 * 4, executor)
+        with one_blas_thread():
+            reduce(job, "osnet")
         found.append(contents(job.store))
     assert found[0] == found[1]
     assert found[0] == found[2]
+
+
+class Twice(Serial):
+    """Every task runs again after it finished, as when a worker is lost before it could say so."""
+
+    def map(self, task, addresses, *args):
+        super().map(task, addresses, *args)
+        return super().map(task, addresses, *args)
+
+    def fold(self, task, addresses, merge, *args, run=8):
+        super().fold(task, addresses, merge, *args, run=run)
+        return super().fold(task, addresses, merge, *args, run=run)
+
+
+def test_tasks_that_run_twice_do_no_harm(tmp_path, case):
+    found = []
+    for executor in (Serial(), Twice()):
+        job, _ = ingested(tmp_path / f"s{len(found)}", case, 300, executor)
+        reduce(job, "osnet")
+        found.append(contents(job.store))
+        assert not job.journal.notes
+    assert found[0] == found[1]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_worker_that_is_killed_in_mid_pass_changes_nothing(tmp_path, case):
+    from distributed import Client, LocalCluster
+
+    straight, _ = ingested(tmp_path / "t", case, 300)
+    deadly = {name: Deadly(source, tmp_path / "killed") for name, source in case.descriptors.items()}
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1") as processes,
+        Client(processes, set_as_default=False) as client,
+    ):
+        job, _ = ingested(tmp_path / "s", replace(case, descriptors=deadly), 300, Dask(client=client))
+    assert (tmp_path / "killed").exists()
+    assert contents(job.store) == contents(straight.store)
 
 
 def test_metadata_and_pictures(tmp_path):
@@ -212,11 +254,10 @@ def test_the_same_name_with_other_content_is_refused(tmp_path, case, change):
     assert_tidy(job.store)
 
 
-@pytest.mark.parametrize("batch", ["", "../up", "a/b", ".hidden", "x" * 101])
+@pytest.mark.parametrize("batch", ["../up", "a/b", ".hidden", "x" * 101])
 def test_a_name_that_is_no_folder_name_is_refused(tmp_path, case, batch):
-    if batch:
-        with pytest.raises(InputError, match="--batch"):
-            ingest(job_on(tmp_path / "s"), case, batch)
+    with pytest.raises(InputError, match="--batch"):
+        ingest(job_on(tmp_path / "s"), case, batch)
 
 
 def test_two_at_once(tmp_path, case):
@@ -286,27 +327,30 @@ class DiskFull:
         return maybe
 
 
-def test_a_disk_that_fills_up_at_any_write_leaves_the_store_as_it_was(tmp_path, case):
+def test_a_disk_that_fills_up_at_any_write_leaves_the_store_as_it_was(tmp_path):
     """And once there is room the same process ends as if nothing had happened."""
-    for count, executor in zip(range(1, 10_000), [Serial(), Dask(2)] * 5_000, strict=False):
-        folder = tmp_path / f"s{count}"
-        job = job_on(folder, executor)
-        with pytest.MonkeyPatch.context() as patch, chunk_bytes(500):
-            disk = DiskFull(patch, count * 4 - 3)  # every fourth call, to save time: the executors take turns
+    case = open_case(write_case(tmp_path / "case", {"osnet": random_rows(1, 40, 4)}))
+    straight, _ = ingested(tmp_path / "t", case, 256)
+    count, failed = 1, True
+    while failed:
+        job = job_on(tmp_path / f"s{count}", Dask(2) if count % 2 else Serial())
+        code = 0
+        with pytest.MonkeyPatch.context() as patch, chunk_bytes(256):
+            DiskFull(patch, count)
             try:
                 ingest(job, case)
             except OSError as error:
-                assert error.errno == errno.ENOSPC
-            else:
-                break
-        assert open_store(folder).snapshot.number == 0, disk.calls
-        with chunk_bytes(500):
-            ingest(job, case)
-        wanted = wanted if count > 1 else contents(job.store)
-        assert contents(job.store) == wanted
+                code = error.errno
+        if failed := code != 0:
+            assert code == errno.ENOSPC
+            assert open_store(job.store.path).snapshot.number == 0
+            with chunk_bytes(256):
+                ingest(job, case)
+        assert contents(job.store) == contents(straight.store)
         job.store.sweep()
         assert_tidy(job.store)
-    assert count > 20
+        count += 5  # not every write, to save time
+    assert count > 50
 
 
 def test_a_resumed_ingest_says_so(tmp_path, case, monkeypatch):

@@ -21,7 +21,8 @@ ROOMS = [
     ["render"],
     ["reporting"],
     ["pipeline"],
-    ["terminal", "demo"],
+    ["terminal"],
+    ["demo"],
     ["cli", "__init__"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}

@@ -57,9 +57,9 @@ class LloydState:
 
 @dataclass(frozen=True, slots=True)
 class LloydResult:
-    """Final centres, largest cluster first, and what the last pass over all rows measured at exactly these centres.
+    """Final centres, largest cluster first, and what the last of ``n_iter`` passes measured at exactly these centres.
 
-    ``n_iter`` is how often all rows were read. ``converged`` is false where ``max_iter`` ended the search.
+    ``converged`` is false where ``max_iter`` ended the search.
     """
 
     centers: NDArray[np.float32]
@@ -235,14 +235,11 @@ def minibatch_start(starts: Mapping[Key, Float], sample: Float) -> dict[Key, Any
 
 
 def minibatch_step(models: Mapping[Key, Any], X: Float) -> dict[Key, Any]:
-    """A chain's step: copies of the models that have also seen X : (n, p) float32, in minibatches of about 4096 rows.
-
-    A minibatch takes every i-th row, since neighbours in a block are often near-duplicates.
-    """
+    """A chain's step: copies of the models that have also seen X : (n, p) float32, in minibatches of <= 4096 rows."""
     models = {key: copy.deepcopy(model) for key, model in models.items()}
     parts = -(-len(X) // MINIBATCH)
     for part in range(parts):
-        batch = np.ascontiguousarray(X[part::parts], np.float32)
+        batch = np.ascontiguousarray(X[part::parts], np.float32)  # neighbours in a block are often near-duplicates
         for model in models.values():
             model.partial_fit(batch)
     return models

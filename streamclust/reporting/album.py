@@ -68,8 +68,8 @@ class Album:
             if block[0] != key:
                 block = key, self._read(batch, key[1] * LABEL_ROWS)
             table, i = block[1], row % LABEL_ROWS
-            values = (str(table["path"][i]), _source(batch), *(int(table[f"picture_{k}"][i]) for k in ("offset", "size")))
-            found.append(Place(*values))
+            where = int(table["picture_offset"][i]), int(table["picture_size"][i])
+            found.append(Place(str(table["path"][i]), _source(batch), *where))
         return found
 
     def _read(self, batch: Batch, start: int) -> dict[str, Any]:

@@ -16,18 +16,12 @@ STRIP = 8
 FINE_SHOWN = 120
 
 
-def newest(job: Job, kind: str, role: str) -> str | None:
-    """The newest entry of that kind and role."""
-    found = [n for n, e in job.store.snapshot.of_kind(kind).items() if e.attributes.get("role") == role]
-    return found[-1] if found else None
-
-
 def describe(job: Job, descriptor: str, clustering: str, album: Album, maps: Mapping[str, bytes]) -> DescriptorReport:
     """One descriptor's chapter."""
     store = job.store
     about = store.snapshot.entries[clustering].attributes
     projection = store.snapshot.entries[about["parents"][0]].attributes
-    strangeness = newest(job, "model", f"{descriptor}/strangeness")
+    strangeness = store.snapshot.newest("model", f"{descriptor}/strangeness")
     curves = _curves(job, clustering)
     chosen = about["ks"].index(about["k"])
     return DescriptorReport(
@@ -92,7 +86,9 @@ def _clusters(job: Job, clustering: str, album: Album) -> tuple[Cluster, ...]:
             id=i,
             size=int(size),
             share=float(size / sizes.sum()),
-            **{kind: _strip(album, ids[i]) for kind, ids in strips.items()},
+            nearest=_strip(album, strips["nearest"][i]),
+            random=_strip(album, strips["random"][i]),
+            farthest=_strip(album, strips["farthest"][i]),
         )
         for i, size in enumerate(sizes)
     )

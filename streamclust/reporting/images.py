@@ -5,7 +5,8 @@ from __future__ import annotations
 from io import BytesIO
 from pathlib import Path
 
-
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from streamclust.job import Job
@@ -15,6 +16,7 @@ from streamclust.render.report_data import Thumb
 from streamclust.reporting.album import Album
 from streamclust.stages.grids import LAYERS
 
+ENOUGH_ROWS = 250_000
 SHEETS = (("nearest", "nearest to the centre"), ("random", "drawn at random"), ("farthest", "farthest from the centre"))
 
 
@@ -24,6 +26,8 @@ def draw_maps(job: Job, grid: str) -> dict[str, bytes]:
     about = store.snapshot.entries[grid].attributes
     descriptor, extent = about["descriptor"], tuple(about["extent"])
     density, outliers = store.read(grid, "density"), store.read(grid, "outliers")
+    if density.sum() < ENOUGH_ROWS:
+        density, outliers = _pooled(density), _pooled(outliers)
     found = {
         "density": density_image(density, extent, f"{descriptor}: density of all images", size=size),
         "outliers": outlier_image(density, outliers, extent, f"{descriptor}: outliers", size=size),
@@ -34,6 +38,12 @@ def draw_maps(job: Job, grid: str) -> dict[str, bytes]:
     clusters = store.read(grid, "clusters")
     found["clusters"] = cluster_image(clusters, extent, labels, names, f"{descriptor}: clusters", size=size)
     return {f"{descriptor}-{kind}.png": _png(image) for kind, image in found.items()}
+
+
+def _pooled(grid: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """A quarter of the cells: fewer rows would not show the finer ones."""
+    h, w = grid.shape
+    return np.asarray(grid.reshape(h // 2, 2, w // 2, 2).sum(axis=(1, 3)), np.uint32)
 
 
 def draw_sheets(job: Job, clustering: str, album: Album, folder: Path) -> list[Path]:
@@ -67,5 +77,3 @@ def _png(image: Image.Image) -> bytes:
     out = BytesIO()
     image.save(out, format="PNG")
     return out.getvalue()
-
-

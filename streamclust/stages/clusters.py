@@ -39,7 +39,7 @@ class Score:
 
 
 def cluster(job: Job, projection: str) -> str:
-    """k-means of a projection for every k of the settings and a fine one; labels every row; returns the model's name."""
+    """k-means for every k of the settings and a fine one; labels every row; returns the model's name."""
     store, settings = job.store, job.settings
     entry = store.snapshot.entries[projection]
     addresses = reduced_rows(store, projection)
@@ -78,8 +78,10 @@ def _sweep(job: Job, projection: str, addresses: list[Rows], fine_k: int) -> dic
         return job.executor.fold(add_lloyd, addresses, merge_lloyd, centers, run=1)
 
     results = kmeans.lloyd(fold, starts, settings.passes)
-    best = {k: min((i for j, i in results if j == k), key=lambda i, k=k: results[k, i].inertia) for k, _ in results}
-    final = {k: results[k, i] for k, i in best.items()}
+    final: dict[Any, kmeans.LloydResult] = {}
+    for (k, _), result in results.items():
+        if k not in final or result.inertia < final[k].inertia:
+            final[k] = result
     means = {k: result.sums.means for k, result in final.items()}
     centers = {k: result.centers for k, result in final.items()}
     spreads = job.executor.fold(add_spread, addresses, merge_spread, centers, means, run=1)
@@ -111,9 +113,7 @@ def add_lloyd(state: Mapping[Any, kmeans.LloydState] | None, rows: Rows, centers
     return found if state is None else merge_lloyd(state, found)
 
 
-def merge_lloyd(
-    a: Mapping[Any, kmeans.LloydState], b: Mapping[Any, kmeans.LloydState]
-) -> dict[Any, kmeans.LloydState]:
+def merge_lloyd(a: Mapping[Any, kmeans.LloydState], b: Mapping[Any, kmeans.LloydState]) -> dict[Any, kmeans.LloydState]:
     """Both, set by set."""
     return {key: kmeans.merge(a[key], b[key]) for key in a}
 
@@ -135,7 +135,7 @@ def merge_spread(
 
 
 def _choose(curve: Mapping[int, tuple[float, float]], wanted: int | None) -> tuple[int, str]:
-    if wanted in curve:
+    if wanted is not None and wanted in curve:
         return wanted, f"k = {wanted} was set by hand."
     return metrics.choose_k(curve)
 
@@ -169,9 +169,7 @@ def _publish(
     name = f"models/{descriptor}-kmeans-{store.snapshot.number + 1:06d}"
     writer = LabelWriter(store, name, addresses, ARRAYS, fingerprint(wanted, "labels"))
     centers = {"label": scores[chosen].result.centers, FINE: scores[FINE].result.centers}
-    members = job.executor.fold(
-        add_labels, writer.addresses, merge_labels, centers, job.settings.seed, run=1
-    )
+    members = job.executor.fold(add_labels, writer.addresses, merge_labels, centers, job.settings.seed, run=1)
     draft = store.draft(name, "model", wanted)
     for key, score in scores.items():
         room = FINE if key == FINE else f"sweep/{key:05d}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,7 +93,7 @@ def fuse(job: Job, strangeness: Mapping[str, str]) -> str:
 
 def _rows(store: Store, batch: Batch, strangeness: Mapping[str, str]) -> list[Rows]:
     """Addresses of a batch with every measure of the descriptors it has."""
-    paths = {}
+    paths: dict[str, Path] = {}
     for descriptor, model in strangeness.items():
         name = labels_name(model, batch.name)
         if name in store.snapshot.entries:
@@ -136,10 +137,12 @@ def add_judged(state: Judged | None, rows: Rows, sketches: Sketches, fused: fusi
     invalid = (np.isnan(tails) & present).any(axis=1)
     scores = fusion.outlier_scores(fused, tails)
     scores[invalid] = np.nan
-    which, code, value, quantile = strongest({
-        descriptor: _evidence(rows, descriptor, of, bool(here), np.isfinite(tails[:, i]))
-        for i, ((descriptor, of), here) in enumerate(zip(sketches.items(), present, strict=True))
-    })
+    which, code, value, quantile = strongest(
+        {
+            descriptor: _evidence(rows, descriptor, of, bool(here), np.isfinite(tails[:, i]))
+            for i, ((descriptor, of), here) in enumerate(zip(sketches.items(), present, strict=True))
+        }
+    )
     rows.write("outlier_score", scores)
     rows.write("reason_descriptor", which.astype(np.uint8))
     rows.write("reason_code", code)
@@ -181,7 +184,6 @@ def score_order(store: Store, model: str, most: int) -> list[tuple[str, int, flo
             best += [(batch.name, start + int(i), float(scores[i])) for i in top if np.isfinite(scores[i])]
             best = sorted(best, key=lambda row: -row[2])[:most]
     return best
-
 
 
 def invalid_rows(store: Store, model: str, most: int) -> list[tuple[str, int, str]]:

@@ -42,4 +42,3 @@ class LabelWriter:
         return {
             draft.name: (draft, draft.entry(common | {"batch": batch}, {})) for batch, draft in self._drafts.items()
         }
-

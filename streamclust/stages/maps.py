@@ -32,7 +32,9 @@ def maps(job: Job, projections: Sequence[str]) -> list[str]:
     """
     store, settings = job.store, job.settings
     wanted = {
-        name: fingerprint("map", name, [r.batch for r in reduced_rows(store, name)], settings.map.model_dump(), settings.seed)
+        name: fingerprint(
+            "map", name, [r.batch for r in reduced_rows(store, name)], settings.map.model_dump(), settings.seed
+        )
         for name in projections
     }
     missing = [name for name in projections if store.snapshot.find("model", wanted[name]) is None]

@@ -1,4 +1,4 @@
-"""Per descriptor: local density, HDBSCAN and OPTICS noise, near-duplicates of every row, and sketches of every measure."""
+"""Per descriptor: local density, HDBSCAN and OPTICS noise, near-duplicates, and a sketch of every measure."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ WRITTEN = {
 class Measures:
     """What was fitted on one descriptor."""
 
-    density: SubsampledDensity
+    local: SubsampledDensity
     noise: Mapping[Method, density.NoiseModel]
 
 
@@ -82,9 +82,7 @@ def _addresses(store: Store, projection: str, clustering: str) -> list[Rows]:
 
 def _fit(job: Job, sample: Sample, addresses: list[Rows], n: int) -> Measures:
     o, seed = job.settings.outliers, job.settings.seed
-    local = fit_density(
-        sample.Z, sample.ids, n_subsamples=o.subsamples, subsample_rows=o.subsample_rows, seed=seed
-    )
+    local = fit_density(sample.Z, sample.ids, n_subsamples=o.subsamples, subsample_rows=o.subsample_rows, seed=seed)
     draw = core_distances.draw_votes(len(sample.ids), votes=o.noise_votes, rows=o.noise_rows, seed=seed)
     points, ids = sample.Z[draw.rows], sample.ids[draw.rows]
     core = job.executor.fold(add_core, addresses, core_distances.merge_core, points, ids, run=1)
@@ -118,13 +116,13 @@ def add_measures(state: Seen | None, rows: Rows, model: Measures) -> Seen:
     Z, valid = read_valid(rows)
     ids = rows.ids[valid]
     verdicts = {method: density.assign_noise(noise, Z, ids) for method, noise in model.noise.items()}
-    values: dict[str, NDArray[Any]] = {"score": score_density(model.density, Z, ids)}
+    values: dict[str, NDArray[Any]] = {"score": score_density(model.local, Z, ids)}
     for method, verdict in verdicts.items():
         values[method], values[f"{method}_noise"] = verdict.label, verdict.share
     values["near_duplicates"] = verdicts["optics"].near_duplicates
-    for name, found in values.items():
+    for name, mine in values.items():
         every = np.full(len(rows), NO_VALUE if WRITTEN[name] is np.int32 else np.nan, WRITTEN[name])
-        every[valid] = found
+        every[valid] = mine
         rows.write(name, every)
     measured = values | {"density": values["score"], "centre_distance": rows.read("distance")[valid]}
     measured |= {"reconstruction_error": rows.read("residual")[valid], "norm": rows.read("norm")[valid]}
@@ -160,7 +158,7 @@ def _publish(
     store = job.store
     descriptor = store.snapshot.entries[projection].attributes["descriptor"]
     draft = store.draft(name, "model", wanted)
-    _write_parts(draft, "density", model.density)
+    _write_parts(draft, "density", model.local)
     for method, noise in model.noise.items():
         _write_parts(draft, method, noise)
     for measured, sketch in seen.sketches.items():
@@ -205,8 +203,8 @@ def _reliability(model: density.NoiseModel, seen: Seen, method: Method) -> dict[
 def load_sketches(store: Store, model: str) -> dict[str, QuantileSketch]:
     """The stored sketches of every measure."""
     return {
-        name: quantiles.from_arrays({
-            part: store.read(model, f"sketches/{name}/{part}") for part in ("head", "floor", "top", "bins", "counts")
-        })
+        name: quantiles.from_arrays(
+            {part: store.read(model, f"sketches/{name}/{part}") for part in ("head", "floor", "top", "bins", "counts")}
+        )
         for name in MEASURES
     }

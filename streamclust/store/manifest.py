@@ -52,6 +52,11 @@ class Snapshot:
         found = {name: entry for name, entry in self.entries.items() if entry.kind == kind}
         return dict(sorted(found.items(), key=lambda item: (item[1].added, item[0])))
 
+    def newest(self, kind: str, role: str) -> str | None:
+        """The newest entry of that kind and role."""
+        names = [n for n, e in self.of_kind(kind).items() if e.attributes.get("role") == role]
+        return names[-1] if names else None
+
     def find(self, kind: str, fingerprint: str) -> str | None:
         """The newest entry of that kind that was made from the same inputs."""
         names = [n for n, e in self.of_kind(kind).items() if e.attributes.get("fingerprint") == fingerprint]

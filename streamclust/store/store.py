@@ -178,7 +178,7 @@ class Store:
 
     @staticmethod
     def _dtype(batch: Batch, descriptor: str) -> np.dtype[Any]:
-        return np.dtype(batch.entry.attributes["descriptors"][descriptor]["dtype"])
+        return np.dtype(str(batch.entry.attributes["descriptors"][descriptor]["dtype"]))
 
     def labels(self) -> dd.DataFrame:
         """One row per image with everything the newest models say, as a dask dataframe."""

@@ -69,7 +69,7 @@ def test_a_draft_of_other_inputs_is_not_adopted_but_swept(store, change):
 
 def test_a_draft_of_another_version_is_not_adopted(store, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(drafts, "version", lambda name: "0.0.1")
+        patch.setattr(drafts, "version", lambda _: "0.0.1")
         started(store).abandon()
     assert not started(store).adopted
 
