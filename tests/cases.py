@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from streamclust import pipeline
+from streamclust.blocks import Executor, Serial
 from streamclust.config import Settings, load_settings
+from streamclust.ingest import ingest
+from streamclust.job import Job
+from streamclust.journal import Journal
+from streamclust.readers.case import open_case
+from streamclust.store.store import create
 
 # Everything small: seconds instead of minutes, every stage still runs.
 SMALL: dict[str, Any] = {
@@ -51,6 +58,21 @@ def small_toml(folder: Path, **overrides: Any) -> Path:
     path = folder / "small.toml"
     path.write_text("\n".join(lines).replace("'", '"') + "\n")
     return path
+
+
+def job_on(store: Path, settings: Settings | None = None, executor: Executor | None = None) -> Job:
+    """A job on a store, which is made if need be."""
+    return Job(create(store), settings or small(), executor or Serial(), Journal())
+
+
+def work(store: Path, case: Path, settings: Settings | None = None, executor: Executor | None = None) -> Job:
+    """Everything of a run but the drawing, which takes most of a small run's time."""
+    job = job_on(store, settings, executor)
+    ingest(job, open_case(case))
+    pipeline.fit(job)
+    pipeline.score(job)
+    pipeline.place(job)
+    return job
 
 
 def clustered(seed: int, n: int, d: int, k: int = 4, which: np.ndarray | None = None) -> np.ndarray:
