@@ -14,6 +14,7 @@ _HOMES = {
     "RunResult": ("streamclust.pipeline", "RunResult"),
     "Settings": ("streamclust.config", "Settings"),
     "load_settings": ("streamclust.config", "load_settings"),
+    "label_with": ("streamclust.estimators", "label_with"),
     "draw_case": ("streamclust.demo", "draw_case"),
     "StreamclustError": ("streamclust.errors", "StreamclustError"),
     "InputError": ("streamclust.errors", "InputError"),
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from streamclust.config import Settings, load_settings
     from streamclust.demo import draw_case
     from streamclust.errors import BudgetError, ConflictError, DamageError, InputError, StreamclustError
+    from streamclust.estimators import label_with
     from streamclust.export import export
     from streamclust.pipeline import RunResult, run
     from streamclust.pipeline import plan_for as plan

@@ -16,7 +16,7 @@ ROOMS = [
     ["blocks", "journal", "readers"],
     ["store"],
     ["job"],
-    ["ingest", "export"],
+    ["ingest", "export", "estimators"],
     ["stages"],
     ["render"],
     ["reporting"],

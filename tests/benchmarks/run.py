@@ -38,7 +38,8 @@ OURS: dict[str, dict[str, list[str]]] = {
         "ours, 6 passes": [*_MATHEMATICS, "kmeans", "{data}", "d=100", "k={k}", "passes=6"],
         "ours, 100 passes": [*_MATHEMATICS, "kmeans", "{data}", "d=100", "k={k}", "passes=100"],
     },
-    "route": {},
+    "route": {"ours, everything stored": [*_MATHEMATICS, "route", "{data}"]},
+    "reference": {"ours": [*_MATHEMATICS, "reference", "{data}"]},
 }
 
 
@@ -55,7 +56,7 @@ def compare(title: str, task: str, data: Path, place: Place, case: Path | None =
     for name, command in OURS[task].items():
         words = [word.format(data=case or data, scratch=place.scratch, **options) for word in command]
         table.add(name, fastest(partial(run_command, words, place.timeout)), ours=True)
-    for peer in TASKS[task]:
+    for peer in TASKS.get(task, {}):
         table.add(peer, fastest(partial(run_peer, task, peer, data, place.timeout, **options)))
     return table
 
@@ -77,7 +78,17 @@ def route(place: Place, rows: int) -> Iterator[Table]:
     yield compare(title, "route", case / "descriptors" / "osnet.pickle", place, case=case)
 
 
-TABLES = {"pca": (pca, 100_000), "kmeans": (kmeans, 200_000), "route": (route, 100_000)}
+def reference(place: Place, rows: int) -> Iterator[Table]:
+    case = write_reference_case(place.scratch / "reference", rows)
+    yield compare(f"the whole job on {rows:,} x {{2560, 512, 128, 512}} within 2 GB", "reference", case, place)
+
+
+TABLES = {
+    "pca": (pca, 100_000),
+    "kmeans": (kmeans, 200_000),
+    "route": (route, 100_000),
+    "reference": (reference, 416_314),
+}
 
 
 def main() -> None:
