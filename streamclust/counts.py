@@ -14,6 +14,7 @@ Table = NDArray[np.int64]
 Doubles = NDArray[np.float64]
 
 SHIFTS = (-3, -2, -1, 0, 1, 2, 3)
+STANDS_OUT = 5.0  # times the largest of six draws of chance
 NEAR_ZERO = 0.01
 FEW_ROWS = 100
 _DEVIATIONS = 12
@@ -95,7 +96,9 @@ def alignment_verdict(tables: Table, shifts: Sequence[int] = SHIFTS) -> Alignmen
     """What the tables of `shift_block` say: aligned, shifted, or no agreement at all.
 
     Neighbouring rows are often alike, so a shifted pair still agrees: what counts is where the agreement is highest.
-    "Near zero" is an adjusted Rand index below 0.01; fewer than 100 rows cannot tell and count as aligned.
+    "Near zero" is an adjusted Rand index below 0.01, unless it stands out from the shifted ones, whose spread is what
+    chance gives: descriptors of independent properties agree little, but only row by row. Fewer than 100 rows cannot
+    tell and count as aligned.
     """
     agreement = {s: adjusted_rand(table) for s, table in zip(shifts, tables, strict=True)}
     best = max(agreement, key=lambda s: (agreement[s], -abs(s)))
@@ -107,13 +110,15 @@ def alignment_verdict(tables: Table, shifts: Sequence[int] = SHIFTS) -> Alignmen
     numbers = (
         f"adjusted Rand index {here:z.3f} row by row, at most {other:z.3f} with rows shifted by up to {max(shifts)}"
     )
-    if agreement[best] < NEAR_ZERO:
+    chance = max((abs(v) for s, v in agreement.items() if s != best), default=0.0)
+    near_zero = agreement[best] < min(NEAR_ZERO, STANDS_OUT * chance)
+    if near_zero:
         sentence = f"rows do not seem to be the same images: near-zero agreement ({numbers})"
     elif best:
         sentence = f"rows seem shifted by {best:+d}: agreement is highest there ({numbers})"
     else:
         sentence = f"rows are aligned ({numbers})"
-    return Alignment(best == 0 and here >= NEAR_ZERO, best, agreement, sentence)
+    return Alignment(best == 0 and not near_zero, best, agreement, sentence)
 
 
 def grid_block(

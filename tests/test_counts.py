@@ -141,3 +141,15 @@ def test_grids_count_every_point_inside(seed, categories):
 def test_a_map_without_width():
     grid = grid_block(np.zeros(4), np.zeros(4), None, (0.0, 0.0, 0.0, 0.0), (3, 3))
     assert grid[0, 0] == grid.sum() == 4
+
+
+def test_weak_but_real_agreement_is_aligned_and_chance_is_not():
+    """Descriptors of independent properties: an ARI of 0.005 that only unshifted rows have is no misalignment."""
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 40, 100_000)
+    b = np.where(rng.random(len(a)) < 0.08, a, rng.integers(0, 40, len(a)))
+    weak = alignment_verdict(shift_block(a, b, 40, 40))
+    assert 0 < weak.agreement[0] < 0.01
+    assert weak.aligned
+    assert not alignment_verdict(shift_block(a, rng.permutation(b), 40, 40)).aligned
+    assert alignment_verdict(shift_block(a, np.roll(b, 1), 40, 40)).shift == 1

@@ -399,6 +399,5 @@ def test_peak_memory_is_within_the_plan_and_does_not_grow_with_the_rows(tmp_path
         step = planning.plan({"osnet": Shape(n, 512)}, Settings(), 2).steps[0]
         assert step.name == "osnet: ingest"
         peaks.append(int(said))
-        print(n, peaks[-1], step.peak_bytes)
         assert peaks[-1] <= step.peak_bytes
     assert peaks[1] <= 1.15 * peaks[0]

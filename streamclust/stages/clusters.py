@@ -17,7 +17,7 @@ from streamclust.cluster.members import merge as merge_members
 from streamclust.cluster.restarts import restarts
 from streamclust.errors import InputError
 from streamclust.job import Job, fingerprint
-from streamclust.stages.labels import NO_VALUE, LabelWriter, labels_name
+from streamclust.stages.labels import NO_VALUE, LabelWriter, labels_name, up_to_date
 from streamclust.stages.reduced import extend, load_sample, read_valid, reduced_rows
 from streamclust.store.rows import Rows
 
@@ -45,10 +45,10 @@ def cluster(job: Job, projection: str) -> str:
     addresses = reduced_rows(store, projection)
     batches = sorted({rows.batch for rows in addresses})
     wanted = fingerprint("kmeans", projection, batches, settings.cluster.model_dump(), settings.seed)
-    known = store.snapshot.find("model", wanted)
+    descriptor, n = entry.attributes["descriptor"], entry.attributes["rows"]
+    known = up_to_date(job, "model", f"{descriptor}/kmeans", wanted)
     if known is not None:
         return known
-    descriptor, n = entry.attributes["descriptor"], entry.attributes["rows"]
     if (k := settings.cluster.k) and k > n:
         raise InputError(f"setting cluster.k = {k}", f"{descriptor} has {n} valid rows", f"at most {n}")
     with job.journal.stage(f"{descriptor}: k-means", n):
@@ -60,28 +60,12 @@ def cluster(job: Job, projection: str) -> str:
 
 
 def _sweep(job: Job, projection: str, addresses: list[Rows], fine_k: int) -> dict[Any, Score]:
-    """Restarts on the sample, one chain of minibatches, exact Lloyd passes, both indices: each read shared by all."""
-    settings, seed = job.settings.cluster, job.settings.seed
-    sample = load_sample(job.store, projection).Z
-    ks = [k for k in settings.ks if k <= job.store.snapshot.entries[projection].attributes["rows"]] or [1]
-    wanted = [(ks, settings.restarts, settings.seeds), ([fine_k], 2, 1)]
-    (kept, models), (fine, fine_models) = job.executor.map(start_on_sample, wanted, sample, seed)
-    starts: dict[Any, NDArray[np.float32]] = kept | {(FINE, i): centers for (_, i), centers in fine.items()}
-    models |= {(FINE, i): model for (_, i), model in fine_models.items()}
-    order = np.random.default_rng(seed).permutation(len(addresses))
-    seen = np.cumsum([0] + [len(addresses[i]) for i in order[:-1]])
-    parts = [{key: models[key] for key in list(models)[i::CHAINS]} for i in range(CHAINS)]
-    for chained in job.executor.chain(chain_block, [addresses[i] for i in order[seen < CHAIN_ROWS]], parts):
-        starts |= kmeans.minibatch_centers(chained)
+    """Exact Lloyd passes and both indices for every k: each read of the data shared by all."""
 
     def fold(centers: Centers) -> Mapping[Any, kmeans.LloydState]:
         return job.executor.fold(add_lloyd, addresses, merge_lloyd, centers, run=1)
 
-    results = kmeans.lloyd(fold, starts, settings.passes)
-    final: dict[Any, kmeans.LloydResult] = {}
-    for (k, _), result in results.items():
-        if k not in final or result.inertia < final[k].inertia:
-            final[k] = result
+    final = kmeans.lloyd(fold, _starts(job, projection, addresses, fine_k), job.settings.cluster.passes)
     means = {k: result.sums.means for k, result in final.items()}
     centers = {k: result.centers for k, result in final.items()}
     spreads = job.executor.fold(add_spread, addresses, merge_spread, centers, means, run=1)
@@ -89,6 +73,25 @@ def _sweep(job: Job, projection: str, addresses: list[Rows], fine_k: int) -> dic
         k: Score(r, metrics.calinski_harabasz(r.sums), metrics.davies_bouldin(spreads[k], means[k]))
         for k, r in final.items()
     }
+
+
+def _starts(job: Job, projection: str, addresses: list[Rows], fine_k: int) -> dict[Any, NDArray[np.float32]]:
+    """For each k the best of several seeds: restarts on the sample, chains of minibatches over rows, judged again."""
+    settings, seed = job.settings.cluster, job.settings.seed
+    sample = load_sample(job.store, projection).Z
+    ks = [k for k in settings.ks if k <= job.store.snapshot.entries[projection].attributes["rows"]] or [1]
+    wanted = [(ks, settings.restarts, settings.seeds), ([fine_k], 2, 1)]
+    (starts, models), (fine, fine_models) = job.executor.map(start_on_sample, wanted, sample, seed)
+    starts |= {(FINE, i): centers for (_, i), centers in fine.items()}
+    models |= {(FINE, i): model for (_, i), model in fine_models.items()}
+    order = np.random.default_rng(seed).permutation(len(addresses))
+    seen = np.cumsum([0] + [len(addresses[i]) for i in order[:-1]])
+    parts = [{key: models[key] for key in list(models)[i::CHAINS]} for i in range(CHAINS)]
+    for chained in job.executor.chain(chain_block, [addresses[i] for i in order[seen < CHAIN_ROWS]], parts):
+        starts |= kmeans.minibatch_centers(chained)
+    inertia = dict(zip(starts, job.executor.map(sample_inertia, list(starts.values()), sample), strict=True))
+    best = {k: min((key for key in starts if key[0] == k), key=inertia.__getitem__) for k, _ in starts}
+    return {k: starts[key] for k, key in best.items()}
 
 
 def start_on_sample(
@@ -99,6 +102,11 @@ def start_on_sample(
     kept = restarts(sample, ks, n_init=n_init, keep=keep, seed=seed)
     starts = {(k, i): centers for k, found in kept.items() for i, centers in enumerate(found)}
     return starts, kmeans.minibatch_start(starts, sample[: kmeans.MINIBATCH])
+
+
+def sample_inertia(centers: NDArray[np.float32], sample: NDArray[np.float32]) -> float:
+    """The sum of squared distances of the sample rows to their centres."""
+    return float(assign(sample, centers)[1].sum())
 
 
 def chain_block(models: Mapping[Any, Any], rows: Rows) -> dict[Any, Any]:

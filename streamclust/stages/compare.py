@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from streamclust import counts
 from streamclust.job import Job, fingerprint
 from streamclust.planning import LABEL_ROWS
-from streamclust.stages.labels import labels_name
+from streamclust.stages.labels import labels_name, up_to_date
 from streamclust.store.rows import Rows
 
 Counts = Mapping[str, NDArray[np.int64]]
@@ -27,7 +27,7 @@ def compare(job: Job, models: Mapping[str, str]) -> str | None:
     if not pairs:
         return None
     wanted = fingerprint("comparison", sorted(models.items()))
-    known = store.snapshot.find("comparison", wanted)
+    known = up_to_date(job, "comparison", "comparison", wanted)
     if known is not None:
         return known
     addresses = _addresses(job, models)

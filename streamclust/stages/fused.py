@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from streamclust.evidence import evidence, strongest
 from streamclust.job import Job, fingerprint
 from streamclust.planning import LABEL_ROWS
 from streamclust.quantiles import QuantileSketch
-from streamclust.stages.labels import LabelWriter, labels_name
+from streamclust.stages.labels import LabelWriter, labels_name, up_to_date
 from streamclust.stages.reduced import reduced_name
 from streamclust.stages.strangeness import load_sketches
 from streamclust.store.rows import Rows
@@ -51,7 +51,7 @@ def fuse(job: Job, strangeness: Mapping[str, str]) -> str:
     """Fuse the descriptors' scores; ``strangeness`` maps each descriptor to its model. Returns the model's name."""
     store, settings = job.store, job.settings
     wanted = fingerprint("outliers", sorted(strangeness.items()), settings.outliers.budget)
-    known = store.snapshot.find("model", wanted)
+    known = up_to_date(job, "model", "outliers", wanted)
     if known is not None:
         return known
     sketches = {descriptor: load_sketches(store, model) for descriptor, model in sorted(strangeness.items())}
@@ -92,7 +92,7 @@ def fuse(job: Job, strangeness: Mapping[str, str]) -> str:
 
 
 def _rows(store: Store, batch: Batch, strangeness: Mapping[str, str]) -> list[Rows]:
-    """Addresses of a batch with every measure of the descriptors it has."""
+    """Addresses of a batch with every measure of the descriptors it has; none where it was not measured yet."""
     paths: dict[str, Path] = {}
     for descriptor, model in strangeness.items():
         name = labels_name(model, batch.name)
@@ -104,7 +104,7 @@ def _rows(store: Store, batch: Batch, strangeness: Mapping[str, str]) -> list[Ro
             reduced = reduced_name(projection, batch)
             paths[f"{descriptor}/norm"] = store.array(reduced, "norm")
             paths[f"{descriptor}/reconstruction_error"] = store.array(reduced, "residual")
-    return list(store.rows(batch, min(LABEL_ROWS, batch.n), paths))
+    return list(store.rows(batch, min(LABEL_ROWS, batch.n), paths)) if paths else []
 
 
 def _tails(rows: Rows, sketches: Sketches) -> NDArray[np.float64]:
@@ -173,11 +173,18 @@ def flag_block(rows: Rows, threshold: float) -> int:
     return int(above.sum())
 
 
+def _scored(store: Store, model: str) -> Iterator[tuple[Batch, str]]:
+    """The batches that a fused model has judged, each with the name of its labels."""
+    for batch in store.batches:
+        name = labels_name(model, batch.name)
+        if name in store.snapshot.entries:
+            yield batch, name
+
+
 def score_order(store: Store, model: str, most: int) -> list[tuple[str, int, float]]:
     """The ``most`` strangest rows as (batch, row, score), strangest first; rows with invalid values not among them."""
     best: list[tuple[str, int, float]] = []
-    for batch in store.batches:
-        name = labels_name(model, batch.name)
+    for batch, name in _scored(store, model):
         for start in range(0, batch.n, LABEL_ROWS):
             scores = store.read(name, "outlier_score", start, min(batch.n, start + LABEL_ROWS))
             top = np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable")[:most]
@@ -189,8 +196,7 @@ def score_order(store: Store, model: str, most: int) -> list[tuple[str, int, flo
 def invalid_rows(store: Store, model: str, most: int) -> list[tuple[str, int, str]]:
     """The first ``most`` rows with invalid values as (batch, row, reason)."""
     found: list[tuple[str, int, str]] = []
-    for batch in store.batches:
-        name = labels_name(model, batch.name)
+    for batch, name in _scored(store, model):
         for start in range(0, batch.n, LABEL_ROWS):
             if len(found) < most:
                 bad = np.isnan(store.read(name, "outlier_score", start, min(batch.n, start + LABEL_ROWS)))

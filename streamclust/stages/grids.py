@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from streamclust import counts
 from streamclust.job import Job, fingerprint
-from streamclust.stages.labels import labels_name
+from streamclust.stages.labels import labels_name, up_to_date
 from streamclust.store.rows import Rows
 from streamclust.store.store import Store
 
@@ -33,11 +33,11 @@ def grids(job: Job, place: str, clustering: str, outliers: str) -> str:
     """Count grids of one descriptor's map under its clusters and the flags; returns their name."""
     store = job.store
     wanted = fingerprint("grids", place, clustering, outliers)
-    known = store.snapshot.find("grid", wanted)
-    if known is not None:
-        return known
     entry = store.snapshot.entries[place]
     descriptor = entry.attributes["descriptor"]
+    known = up_to_date(job, "grid", f"{descriptor}/grid", wanted)
+    if known is not None:
+        return known
     k = int(store.snapshot.entries[clustering].attributes["clusters"])
     frame = Frame(_with_margin(entry.attributes["extent"]), min(k, LAYERS) + (k > LAYERS))
     addresses = _addresses(store, place, clustering, outliers)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from numpy.typing import DTypeLike
 
-from streamclust.job import fingerprint
+from streamclust.job import Job, fingerprint
 from streamclust.store.draft import Draft
 from streamclust.store.manifest import Entry
 from streamclust.store.rows import Rows
@@ -18,6 +18,19 @@ NOISE, NO_VALUE = -1, -2
 def labels_name(model: str, batch: str) -> str:
     """The manifest's name for what a model says of a batch."""
     return f"labels/{model.split('/', 1)[1]}/{batch.split('/', 1)[1]}"
+
+
+def up_to_date(job: Job, kind: str, role: str, wanted: str) -> str | None:
+    """The newest entry of a role where it was made from the same inputs, so that nothing is left to do; says so.
+
+    An older one does not count: everybody reads the newest, which other settings may have made since.
+    """
+    snapshot = job.store.snapshot
+    found = snapshot.newest(kind, role)
+    if found is None or snapshot.entries[found].attributes["fingerprint"] != wanted:
+        return None
+    job.journal.note(f"{role}: up to date")
+    return found
 
 
 class LabelWriter:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from streamclust.embedding import fit_map, place
 from streamclust.job import Job, fingerprint
-from streamclust.stages.labels import LabelWriter
+from streamclust.stages.labels import LabelWriter, up_to_date
 from streamclust.stages.reduced import load_sample, read_valid, reduced_rows
 from streamclust.store.rows import Rows
 from streamclust.store.store import Store
@@ -37,16 +37,17 @@ def maps(job: Job, projections: Sequence[str]) -> list[str]:
         )
         for name in projections
     }
-    missing = [name for name in projections if store.snapshot.find("model", wanted[name]) is None]
+    of = {name: store.snapshot.entries[name].attributes["descriptor"] for name in projections}
+    known = {name: up_to_date(job, "model", f"{of[name]}/map", wanted[name]) for name in projections}
+    missing = [name for name in projections if known[name] is None]
     if missing:
         samples = [_sample(store, name, settings.map.rows, settings.seed) for name in missing]
         with job.journal.stage("map: fit t-SNE", sum(len(ids) for ids, _ in samples)):
             fitted = job.executor.map(fit_sample, samples, settings.seed, settings.map.perplexity)
         for name, found in zip(missing, fitted, strict=True):
-            descriptor = store.snapshot.entries[name].attributes["descriptor"]
-            with job.journal.stage(f"{descriptor}: place on the map", store.snapshot.entries[name].attributes["rows"]):
-                _publish(job, name, descriptor, found, wanted[name])
-    return [str(store.snapshot.find("model", wanted[name])) for name in projections]
+            with job.journal.stage(f"{of[name]}: place on the map", store.snapshot.entries[name].attributes["rows"]):
+                known[name] = _publish(job, name, of[name], found, wanted[name])
+    return [str(known[name]) for name in projections]
 
 
 def load_map(store: Store, model: str) -> SampleMap:
@@ -68,7 +69,7 @@ def fit_sample(sample: tuple[NDArray[np.int64], NDArray[np.float32]], seed: int,
     return SampleMap(ids, Z, fit_map(Z, seed, perplexity=perplexity))
 
 
-def _publish(job: Job, projection: str, descriptor: str, found: SampleMap, wanted: str) -> None:
+def _publish(job: Job, projection: str, descriptor: str, found: SampleMap, wanted: str) -> str:
     store = job.store
     name = f"models/{descriptor}-map-{store.snapshot.number + 1:06d}"
     arrays = {"x": np.float32, "y": np.float32}
@@ -88,6 +89,7 @@ def _publish(job: Job, projection: str, descriptor: str, found: SampleMap, wante
     }
     drafts = writer.finish(role, {"x": f"{descriptor}_x", "y": f"{descriptor}_y"})
     store.publish(f"map {descriptor}", drafts | {name: (draft, draft.entry(attributes, {}))})
+    return name
 
 
 def place_block(rows: Rows, found: SampleMap) -> None:

@@ -103,6 +103,9 @@ def _fit(job: Job, descriptor: str, batches: Sequence[Batch], wanted: str) -> st
     if moments.n < 1:
         raise InputError(descriptor, "no valid row: every one has NaN or infinite values", "finite descriptors")
     picked = _pick_sample(store, batches, job.settings.ingest.sample_rows)
+    if not any(len(rows) for _, rows, _ in _sample_chunks(store, descriptor, [b.name for b in batches], picked)):
+        found = f"none of the {sum(map(len, picked)):,} sampled rows is valid ({moments.n:,} of all rows are)"
+        raise InputError(descriptor, found, "finite descriptors", "leave the descriptor out")
     raw = _head(store, descriptor, picked, _SCALER_BYTES) if settings.scaler == "robust" else np.empty((0, 0))
     affine = fit_scaler(settings.scaler, moments, raw)
     keep = settings.components or settings.variance

@@ -16,7 +16,7 @@ from streamclust.evidence import MEASURES
 from streamclust.job import Job, fingerprint
 from streamclust.outliers import SubsampledDensity, fit_density, score_density
 from streamclust.quantiles import QuantileSketch
-from streamclust.stages.labels import NO_VALUE, LabelWriter, labels_name
+from streamclust.stages.labels import NO_VALUE, LabelWriter, labels_name, up_to_date
 from streamclust.stages.reduced import Sample, load_sample, read_valid, reduced_rows
 from streamclust.store.draft import Draft
 from streamclust.store.rows import Rows
@@ -61,7 +61,7 @@ def measure(job: Job, projection: str, clustering: str) -> str:
     batches = sorted({rows.batch for rows in addresses})
     chosen = settings.outliers.model_dump(exclude={"budget", "shown"})
     wanted = fingerprint("strangeness", projection, clustering, batches, chosen, settings.seed)
-    known = store.snapshot.find("model", wanted)
+    known = up_to_date(job, "model", f"{descriptor}/strangeness", wanted)
     if known is not None:
         return known
     sample = load_sample(store, projection)
