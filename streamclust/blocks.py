@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cache
+from functools import cache, reduce
 from typing import Any, Protocol, TypeVar
 
 from streamclust.errors import InputError
@@ -64,21 +65,19 @@ class Serial:
     """The reference: everything in this thread, in order."""
 
     def map(self, task: Callable[..., S], addresses: Sequence[A], *args: Any) -> list[S]:
-        return [task(address, *args) for address in addresses]
+        with one_blas_thread():
+            return [task(address, *args) for address in addresses]
 
     def fold(
         self, task: Callable[..., S], addresses: Sequence[A], merge: Callable[[S, S], S], *args: Any, run: int = RUN
     ) -> S:
         _require(addresses)
-        return tree([_along(task, part, args) for part in runs(addresses, run)], merge)  # type: ignore[no-any-return]
+        with one_blas_thread():
+            return tree([_along(task, part, args) for part in runs(addresses, run)], merge)  # type: ignore[no-any-return]
 
     def chain(self, task: Callable[..., S], addresses: Sequence[A], states: Sequence[S], *args: Any) -> list[S]:
-        ends = []
-        for state in states:
-            for address in addresses:
-                state = task(state, address, *args)  # noqa: PLW2901
-            ends.append(state)
-        return ends
+        with one_blas_thread():
+            return [reduce(lambda s, address: task(s, address, *args), addresses, state) for state in states]
 
 
 class Dask:
@@ -123,8 +122,9 @@ class Dask:
             return list(self.client.gather(self.client.compute(values, optimize_graph=False)))
         import dask
 
-        with one_blas_thread(), _counted(self.progress):
-            return list(dask.compute(*values, scheduler="threads", num_workers=self.workers, optimize_graph=False))
+        # A pool of our own: leaving it waits for tasks still running, also after another one failed.
+        with one_blas_thread(), _counted(self.progress), ThreadPoolExecutor(self.workers) as pool:
+            return list(dask.compute(*values, scheduler="threads", pool=pool, optimize_graph=False))
 
 
 def _one(task: Callable[..., S], address: Any, *args: Any) -> S:
@@ -149,7 +149,7 @@ def _require(addresses: Sequence[Any]) -> None:
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """One BLAS and OpenMP thread per Dask thread while tasks run here."""
+    """One BLAS and OpenMP thread per Dask thread; more would also round differently on machines with more cores."""
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):

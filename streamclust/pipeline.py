@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from streamclust import planning
-from streamclust.blocks import executor
+from streamclust.blocks import executor, one_blas_thread
 from streamclust.config import Settings
 from streamclust.errors import InputError
 from streamclust.ingest import ingest as ingest_batch
@@ -58,9 +59,8 @@ def run(
     InputError : the case, the store or a setting cannot be used. BudgetError : ``settings.memory`` cannot hold.
     """
     job, _ = ingest_case(store, case, settings, batch=batch, pictures=pictures, columns=columns, listener=listener)
-    fit(job)
-    score(job)
-    place(job)
+    for stage in (fit, score, place):
+        stage(job)
     return RunResult(job.store, report(job), job.journal)
 
 
@@ -79,7 +79,7 @@ def ingest_case(
     opened = open_case(Path(case), pictures=pictures, columns=columns, path_encoding=settings.ingest.path_encoding)
     _check_k(opened, settings)
     plan = planning.within(_shapes_of_case(opened), settings, _workers(settings))
-    job = _job(create(Path(store)), settings, plan.workers, listener or Silent())
+    job = _job(partial(create, Path(store)), settings, plan.workers, listener or Silent())
     return job, ingest_batch(job, opened, batch)
 
 
@@ -91,9 +91,10 @@ def on_store(
     if not opened.batches:
         raise InputError(opened.path, "the store is empty", "at least one batch", "streamclust ingest STORE CASE")
     plan = planning.within(_shapes_of_store(opened), settings, _workers(settings))
-    return stage(_job(opened, settings, plan.workers, listener or Silent()))
+    return stage(_job(lambda: opened, settings, plan.workers, listener or Silent()))
 
 
+@one_blas_thread()
 def fit(job: Job) -> dict[str, str]:
     """Reduce and cluster every descriptor and compare them; returns the k-means model of each."""
     models = {d: clusters.cluster(job, reduced.reduce(job, d)) for d in sorted(job.store.descriptors)}
@@ -101,12 +102,14 @@ def fit(job: Job) -> dict[str, str]:
     return models
 
 
+@one_blas_thread()
 def predict(job: Job) -> dict[str, str]:
     """Label batches that the newest models have not seen, with those models as they are."""
     models = _fitted(job)
     return {f"{d} labels": ", ".join(clusters.predict(job, model)) or "up to date" for d, model in models.items()}
 
 
+@one_blas_thread()
 def score(job: Job) -> dict[str, Any]:
     """Noise, scores, flags and reasons of every row; returns what was flagged."""
     models = _fitted(job)
@@ -117,6 +120,7 @@ def score(job: Job) -> dict[str, Any]:
     return {key: about[key] for key in ("scored", "flagged", "invalid", "budget", "threshold", "weights")}
 
 
+@one_blas_thread()
 def place(job: Job) -> dict[str, str]:
     """The map of each descriptor; returns the models' names."""
     parents = {d: job.store.snapshot.entries[m].attributes["parents"][0] for d, m in _fitted(job).items()}
@@ -159,26 +163,17 @@ STAGES: dict[str, Callable[[Job], dict[str, Any]]] = {
 
 def describe(store: Store) -> dict[str, Any]:
     """What is in a store, in plain values."""
-    entries = store.snapshot.entries
+    entries, newest = store.snapshot.entries, store.snapshot.newest
+    fitted = {d: newest("model", f"{d}/kmeans") for d in sorted(store.descriptors)}
+    outliers = newest("model", "outliers")
     return {
         "store": str(store.path),
         "snapshot": store.snapshot.number,
         "images": store.n,
         "batches": {batch.id: batch.n for batch in store.batches},
         "descriptors": store.descriptors,
-        "clusters": {
-            e.attributes["descriptor"]: e.attributes["clusters"]
-            for e in entries.values()
-            if e.attributes.get("algorithm") == "kmeans"
-        },
-        "flagged": next(
-            (
-                e.attributes["flagged"]
-                for e in entries.values()
-                if e.attributes.get("role") == "outliers" and e.kind == "model"
-            ),
-            None,
-        ),
+        "clusters": {d: entries[model].attributes["clusters"] for d, model in fitted.items() if model},
+        "flagged": entries[outliers].attributes["flagged"] if outliers else None,
     }
 
 
@@ -210,8 +205,10 @@ def _workers(settings: Settings) -> int:
     return settings.workers or len(os.sched_getaffinity(0))
 
 
-def _job(store: Store, settings: Settings, workers: int, listener: Listener) -> Job:
-    return Job(store, settings, executor(settings.scheduler, workers, listener.progress), Journal(listener))
+def _job(opening: Callable[[], Store], settings: Settings, workers: int, listener: Listener) -> Job:
+    """The executor comes first: where no scheduler answers, no store is made."""
+    found = executor(settings.scheduler, workers, listener.progress)
+    return Job(opening(), settings, found, Journal(listener))
 
 
 def _shapes_of_case(case: Case) -> dict[str, Shape]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import platform
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,10 @@ def report_folder(job: Job) -> Path:
 def write(job: Job, maps: Mapping[str, bytes]) -> Path:
     """Collect and write the report and the contact sheets; returns the page."""
     album = Album(job.store, job.settings.render.thumbnail, os.cpu_count() or 1)
-    models = clusterings(job)
+    models, sheets = clusterings(job), report_folder(job) / "sheets"
+    shutil.rmtree(sheets, ignore_errors=True)  # those of clusters that are no more
     for model in models.values():
-        draw_sheets(job, model, album, report_folder(job) / "sheets")
+        draw_sheets(job, model, album, sheets)
     outliers = job.store.snapshot.newest("model", "outliers")
     chapters = tuple(describe(job, d, model, album, maps) for d, model in models.items())
     found = strangest.outliers(job, outliers, album) if outliers else None

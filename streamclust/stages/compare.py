@@ -34,7 +34,7 @@ def compare(job: Job, models: Mapping[str, str]) -> str | None:
     ks = {d: _sizes(job, m) for d, m in models.items()}
     with job.journal.stage("compare descriptors", sum(len(rows) for rows in addresses)):
         found = job.executor.fold(add_counts, addresses, merge_counts, pairs, ks, run=1)
-    verdicts = {"-".join(pair): _verdict(found, pair) for pair in pairs}
+    verdicts = {"-".join(pair): _verdict(found, pair, min(ks[d]["fine"] for d in pair)) for pair in pairs}
     for pair in pairs:
         verdict = verdicts["-".join(pair)]
         if not verdict.aligned:
@@ -89,5 +89,8 @@ def merge_counts(a: Counts, b: Counts) -> Counts:
     return {key: a[key] + b[key] for key in a}
 
 
-def _verdict(found: Counts, pair: tuple[str, str]) -> Any:
+def _verdict(found: Counts, pair: tuple[str, str], fewest: int) -> counts.Alignment:
+    if fewest < 2:
+        said = "one of them has a single cluster, so nothing tells whether their rows are aligned"
+        return counts.Alignment(True, 0, {}, said)
     return counts.alignment_verdict(found[f"shifted/{pair[0]}-{pair[1]}"])

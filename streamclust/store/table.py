@@ -101,9 +101,16 @@ def schema(about: Layout) -> pa.Schema:
     """The Arrow schema of every block."""
     import pyarrow as pa
 
-    fields = [("path", "string"), ("batch", "string"), *((n, _ARROW[k]) for n, k in about.metadata.items())]
+    kinds = [_ARROW[kind] for kind in about.metadata.values()]
+    fields = [("path", "string"), ("batch", "string"), *zip(_metadata_names(about), kinds, strict=True)]
     fields += [(c.name, _ARROW.get(c.kind, "string")) for c in about.columns]
     return pa.schema([(name, pa.type_for_alias(kind)) for name, kind in fields])
+
+
+def _metadata_names(about: Layout) -> list[str]:
+    """Exported names of the metadata columns; one that a column of ours bears is told apart by ``_given``."""
+    taken = {"path", "batch", *(column.name for column in about.columns)}
+    return [name if name not in taken else f"{name}_given" for name in about.metadata]
 
 
 def _metadata(store: Store, batch: Batch, name: str, kind: str, start: int, stop: int) -> pa.Array:
