@@ -17,6 +17,8 @@ from streamclust.cluster.noise_rules import Vote, fit_hdbscan, fit_optics, judge
 from streamclust.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from streamclust.cluster.core_distances import CoreState, Draw
@@ -177,7 +179,12 @@ def fit_noise(
 
 
 def assign_noise(model: NoiseModel, X: NDArray[np.float32], row_ids: NDArray[np.int64]) -> NoiseVerdicts:
-    """Carry the subsamples' verdicts to a block of rows.
+    """Carry one method's verdicts to a block of rows: see :func:`assign_all`."""
+    return assign_all([model], X, row_ids)[0]
+
+
+def assign_all(models: Sequence[NoiseModel], X: NDArray[np.float32], row_ids: NDArray[np.int64]) -> list[NoiseVerdicts]:
+    """Carry the subsamples' verdicts to a block of rows, for several methods fitted on the same subsamples.
 
     OPTICS: a sampled row's core distance over all rows is known; another's is estimated from its distances to the
     nearest five sampled rows and from their core distances. A row is noise iff its core distance is above the limit
@@ -188,32 +195,42 @@ def assign_noise(model: NoiseModel, X: NDArray[np.float32], row_ids: NDArray[np.
 
     Parameters
     ----------
-    model :
-        what ``fit_noise`` returned.
+    models :
+        what ``fit_noise`` returned for the same points and draw; they share every distance.
     X :
         (n, p) float32, all finite.
     row_ids :
         (n,) int64 global ids.
     """
-    V, m, p = model.points.shape
+    first = models[0]
+    V, m, p = first.points.shape
     if X.ndim != 2 or X.shape[1] != p or len(row_ids) != len(X):
         raise InputError("assign_noise", f"rows {X.shape} with {len(row_ids)} ids", f"(n, {p}) with n ids")
-    votes, near = np.zeros((V, len(X)), bool), np.zeros((V, len(X)), bool)
-    twins, label = np.zeros(len(X)), np.zeros(len(X), np.int32)
-    own = np.stack([position(ids, row_ids) for ids in model.ids])
+    votes, near = (np.zeros((len(models), V, len(X)), bool) for _ in range(2))
+    twins, label = np.zeros(len(X)), np.zeros((len(models), len(X)), np.int32)
+    own = np.stack([position(ids, row_ids) for ids in first.ids])
     for tile in tiles(len(X), m, most=512):
-        rows = centred(X[tile], model.centre)
-        within = model.radius**2 + _ROUNDING * np.einsum("ij,ij->i", rows, rows)
+        rows = centred(X[tile], first.centre)
+        within = first.radius**2 + _ROUNDING * np.einsum("ij,ij->i", rows, rows)
         for v in range(V):
-            squares = squared_distances(rows, model.points[v], own[v, tile])
+            squares = squared_distances(rows, first.points[v], own[v, tile])
             twins[tile] += np.count_nonzero(squares <= within[:, None], axis=1) - (own[v, tile] >= 0)
-            votes[v, tile], near[v, tile], anchor = model.judge(v, squares, own[v, tile])
-            if v == 0:
-                label[tile] = model.label[0, anchor]
+            for i, model in enumerate(models):
+                votes[i, v, tile], near[i, v, tile], anchor = model.judge(v, squares, own[v, tile])
+                if v == 0:
+                    label[i, tile] = model.label[0, anchor]
+    near_duplicates = (twins / (V * first.fraction)).astype(np.float32)
+    return [_verdicts(*parts, near_duplicates) for parts in zip(votes, near, label, strict=True)]
+
+
+def _verdicts(
+    votes: NDArray[np.bool_], near: NDArray[np.bool_], label: NDArray[np.int32], near_duplicates: NDArray[np.float32]
+) -> NoiseVerdicts:
     share = np.where(near.any(0), 0, votes.mean(0)).astype(np.float32)
     noise = share > 0.5
-    label = np.where(noise, -1, np.maximum(label, 0)).astype(np.int32)
-    return NoiseVerdicts(votes, share, noise, label, (twins / (V * model.fraction)).astype(np.float32))
+    return NoiseVerdicts(
+        votes, share, noise, np.where(noise, -1, np.maximum(label, 0)).astype(np.int32), near_duplicates
+    )
 
 
 def _near_radius(core: CoreState, subsamples: NDArray[np.float32]) -> float:

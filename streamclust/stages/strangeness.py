@@ -115,7 +115,7 @@ def add_measures(state: Seen | None, rows: Rows, model: Measures) -> Seen:
     """Score one block's rows by every measure and write what later passes need."""
     Z, valid = read_valid(rows)
     ids = rows.ids[valid]
-    verdicts = {method: density.assign_noise(noise, Z, ids) for method, noise in model.noise.items()}
+    verdicts = dict(zip(model.noise, density.assign_all(list(model.noise.values()), Z, ids), strict=True))
     values: dict[str, NDArray[Any]] = {"score": score_density(model.local, Z, ids)}
     for method, verdict in verdicts.items():
         values[method], values[f"{method}_noise"] = verdict.label, verdict.share
