@@ -40,17 +40,6 @@ def adjusted_rand(C: Table) -> float:
     return (same - chance) / ((rows + columns) / 2 - chance)
 
 
-def normalized_mutual_info(C: Table) -> float:
-    """Mutual information over the mean of both entropies, as ``sklearn.metrics.normalized_mutual_info_score``.
-
-    Source: Strehl and Ghosh, "Cluster ensembles", JMLR 3 (2002) 583-617.
-    """
-    C = _occupied(C)
-    if max(C.shape) <= 1:
-        return 1.0
-    return _mutual_info(C) / ((_entropy(C.sum(axis=1)) + _entropy(C.sum(axis=0))) / 2)
-
-
 def adjusted_mutual_info(C: Table) -> float:
     """Mutual information beyond chance, as ``sklearn.metrics.adjusted_mutual_info_score`` (mean of both entropies).
 

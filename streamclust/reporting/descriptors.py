@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from streamclust.cluster.assign import assign
 from streamclust.job import Job
 from streamclust.render import plots
 from streamclust.render.report_data import Cluster, DescriptorReport, Figure, Fine, FineCluster, Noise, Thumb
 from streamclust.reporting.album import Album
+from streamclust.stages.reduced import load_sample
 
 STRIP = 8
 FINE_SHOWN = 120
+MAP_3D_ROWS = 5_000
 
 
 def describe(job: Job, descriptor: str, clustering: str, album: Album, maps: Mapping[str, bytes]) -> DescriptorReport:
@@ -40,6 +43,7 @@ def describe(job: Job, descriptor: str, clustering: str, album: Album, maps: Map
         sizes=_sizes_figure(job, descriptor, clustering),
         fine=_fine(job, clustering, album),
         maps=_map_figures(descriptor, maps),
+        map_3d=_map_3d(job, clustering),
         noise=() if strangeness is None else _noise(store.snapshot.entries[strangeness].attributes["noise"]),
     )
 
@@ -130,6 +134,17 @@ def _map_figures(descriptor: str, maps: Mapping[str, bytes]) -> tuple[Figure, ..
         for kind, (title, caption) in words.items()
         if (name := f"{descriptor}-{kind}.png") in maps
     )
+
+
+def _map_3d(job: Job, clustering: str) -> str:
+    """The sample by its first three components, coloured by cluster; empty where there are fewer."""
+    store, about = job.store, job.store.snapshot.entries[clustering].attributes
+    Z = load_sample(store, about["parents"][0]).Z
+    Z = Z[:: -(-len(Z) // MAP_3D_ROWS)]
+    if Z.shape[1] < 3:
+        return ""
+    labels = assign(Z, store.read(clustering, f"sweep/{about['k']:05d}/centers"))[0]
+    return plots.map3d_html(Z[:, :3], labels, [""] * about["clusters"])
 
 
 def _noise(noise: Mapping[str, Any]) -> tuple[Noise, ...]:

@@ -12,7 +12,7 @@ from streamclust.store.manifest import Entry
 from streamclust.store.rows import Rows
 from streamclust.store.store import Store
 
-NOISE, NO_VALUE = -1, -2
+NO_VALUE = -2
 
 
 def labels_name(model: str, batch: str) -> str:

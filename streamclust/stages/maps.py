@@ -50,11 +50,6 @@ def maps(job: Job, projections: Sequence[str]) -> list[str]:
     return [str(known[name]) for name in projections]
 
 
-def load_map(store: Store, model: str) -> SampleMap:
-    """A stored map."""
-    return SampleMap(store.read(model, "ids"), store.read(model, "Z"), store.read(model, "xy"))
-
-
 def _sample(store: Store, projection: str, rows: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     sample = load_sample(store, projection)
     if len(sample.ids) <= rows:
