@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from streamclust.cluster.core_distances import squared_distances, tiles
+from streamclust.cluster.spanning_tree import dbscan_labels, hdbscan_labels, spanning_tree
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,19 +65,13 @@ def _features(squares: NDArray[np.float32], core_distance: NDArray[np.float32], 
 
 
 def optics_labels(S: NDArray[np.float32], anchor: NDArray[np.bool_], quantile: float, k: int) -> NDArray[np.int32]:
-    """Clusters by scikit-learn's OPTICS within one subsample; each core row gets that of the nearest clustered row."""
-    from sklearn.cluster import OPTICS
-
+    """OPTICS' clusters (``cluster_method="dbscan"``) within one subsample; other rows get the nearest one's."""
     label = np.zeros(len(S), np.int32)
     if len(S) <= k:
         return label
-    eps = float(np.quantile(_own_core(S, k - 1), quantile))
-    # its default metric is minkowski's general formula, several times slower
-    optics = OPTICS(min_samples=k, max_eps=eps, eps=eps, cluster_method="dbscan", metric="euclidean")
-    with warnings.catch_warnings():
-        # exact duplicates have reachability 0, of which OPTICS takes the ratio; dbscan's labels do not use it
-        warnings.simplefilter("ignore", RuntimeWarning)
-        found = optics.fit(S.astype(np.float64)).labels_
+    core = _own_core(S, k - 1)
+    eps = float(np.quantile(core, quantile))
+    found = dbscan_labels(spanning_tree(S, core), core, eps)
     clustered = np.flatnonzero(found >= 0)
     if len(clustered):
         for tile in tiles(len(S), len(clustered)):
@@ -119,16 +113,8 @@ def fit_hdbscan(S: NDArray[np.float32], k: int, min_cluster_size: int) -> Vote:
     coefficients, core = np.zeros(_NEAREST + 1), np.zeros(len(S), np.float32)
     if len(S) <= max(k, min_cluster_size):
         return Vote(core, label >= 0, label, np.array([-np.inf]), coefficients)
-    import hdbscan
-
     core = _own_core(S, k)
-    with warnings.catch_warnings():
-        # hdbscan calls scikit-learn and NumPy by names they are phasing out
-        warnings.simplefilter("ignore", FutureWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", SyntaxWarning)
-        found = hdbscan.HDBSCAN(min_cluster_size=min_cluster_size, min_samples=k, core_dist_n_jobs=1)
-        label = found.fit(S.astype(np.float64)).labels_.astype(np.int32)
+    label = hdbscan_labels(spanning_tree(S, core), min_cluster_size)
     anchor = label >= 0
     reach, nearest = np.empty(len(S), np.float32), np.zeros(len(S), np.intp)
     for tile in tiles(len(S), len(S)):

@@ -1,0 +1,102 @@
+"""A run killed at any stage, before, after and in the middle of a publish, and started again ends as if it never was."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from streamclust.blocks import Dask
+from streamclust.store.store import open_store
+from tests.cases import matrices, spoil, work, write_case
+from tests.faults import ROOT, chunk_bytes, contents, no_fsync
+from tests.stages.test_laws import exports
+
+BLOCKS = 1024
+# Where a child is killed: a function, its how-manieth call, and on which side of it. The publishes are of the batch, a
+# projection, reduced rows and clusters for each descriptor, the comparison, two of measures, the fusion, two maps.
+PUBLISH = "streamclust.store.manifest:publish"
+QUICK = [
+    (PUBLISH, 4, "before"),
+    ("streamclust.stages.clusters:add_labels", 3, "after"),
+    ("streamclust.stages.fused:flag_block", 1, "after"),
+    (PUBLISH, 12, "after"),
+]
+REST = [(PUBLISH, k, when) for k in range(1, 14) for when in ("before", "after") if (PUBLISH, k, when) not in QUICK] + [
+    ("streamclust.stages.reduced:reduce_block", 2, "after"),
+    ("streamclust.stages.clusters:add_lloyd", 4, "before"),
+    ("streamclust.stages.compare:add_counts", 1, "before"),
+    ("streamclust.stages.strangeness:add_measures", 2, "after"),
+    ("streamclust.stages.fused:add_judged", 1, "after"),
+    ("streamclust.stages.maps:place_block", 2, "after"),
+]
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    of = matrices(11, 200, {"a": 8, "b": 5})
+    of["a"] = spoil(of["a"], [3, 90])
+    return write_case(tmp_path_factory.mktemp("resume") / "case", of)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(case, tmp_path_factory):
+    store = tmp_path_factory.mktemp("whole") / "s"
+    with chunk_bytes(BLOCKS), no_fsync():
+        job = work(store, case, executor=Dask(2))
+    assert job.store.snapshot.number == 13
+    return contents(job.store), exports(store)
+
+
+def killed_and_again(case, uninterrupted, store, where, count, when):
+    code = [sys.executable, "-m", "tests.stages.test_resume", str(store), str(case), where, str(count), when]
+    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    assert subprocess.run(code, cwd=ROOT, env=os.environ | threads, check=False).returncode == -signal.SIGKILL
+    published = open_store(store).snapshot
+    with chunk_bytes(BLOCKS), no_fsync():
+        job = work(store, case, executor=Dask(2))
+    done = [e.attributes["role"] for e in published.entries.values() if e.kind in {"model", "comparison"}]
+    assert {f"{role}: up to date" for role in done} <= set(job.journal.notes)
+    assert contents(job.store) == uninterrupted[0]
+    assert exports(store) == uninterrupted[1]
+
+
+@pytest.mark.parametrize(("where", "count", "when"), QUICK)
+def test_killed_and_started_again(case, uninterrupted, tmp_path, where, count, when):
+    killed_and_again(case, uninterrupted, tmp_path / "s", where, count, when)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("where", "count", "when"), REST)
+def test_killed_anywhere_and_started_again(case, uninterrupted, tmp_path, where, count, when):
+    killed_and_again(case, uninterrupted, tmp_path / "s", where, count, when)
+
+
+def main(store: str, case: str, where: str, count: str, when: str) -> None:
+    """A run that is killed at the ``count``-th call of a function."""
+    from importlib import import_module
+
+    module, name = where.split(":")
+    home, seen = import_module(module), []
+    real = getattr(home, name)
+
+    def fatal(*args, **kwargs):
+        seen.append(1)
+        if len(seen) == int(count) and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = real(*args, **kwargs)
+        if len(seen) == int(count):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(home, name, fatal)
+    with chunk_bytes(BLOCKS), no_fsync():
+        work(Path(store), Path(case), executor=Dask(2))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
