@@ -1,4 +1,4 @@
-"""What the README says is so: commands, settings, columns, the Python snippet; and no file names a machine or a host."""
+"""What the README says is so: commands, settings, columns, the snippet; and no file names a machine or a host."""
 
 from __future__ import annotations
 

@@ -314,7 +314,8 @@ class DiskFull:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
         self.calls, self.count = 0, count
-        for module, name in ((zarr_files, "_put"), (np, "save"), (os, "fsync"), (os, "link"), (Path, "write_text")):
+        writers = [(zarr_files, "_put"), (chunks, "write"), (np, "save"), (Path, "write_text")]
+        for module, name in [*writers, (os, "fsync"), (os, "link")]:
             monkeypatch.setattr(module, name, self.wrap(getattr(module, name)))
 
     def wrap(self, real):

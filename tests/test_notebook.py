@@ -20,7 +20,7 @@ def cells(kind):
 def test_notebook_is_short_and_uses_public_names_only():
     code = [ast.parse(cell.source) for cell in cells("code")]
     assert len(code) == 10
-    assert all(len(cell.source.splitlines()) <= 10 for cell in cells("code"))
+    assert all(len(cell.source.splitlines()) <= 12 for cell in cells("code"))
     assert NOTEBOOK.stat().st_size < 600_000
     for tree in code:
         for node in ast.walk(tree):

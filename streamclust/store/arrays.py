@@ -18,6 +18,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from streamclust.errors import DamageError
 from streamclust.planning import chunk_rows
+from streamclust.store import chunks
 
 
 def create_group(path: Path, attributes: Mapping[str, Any] | None = None) -> None:
@@ -113,8 +114,14 @@ def chunk_files(path: Path, start: int = 0, stop: int | None = None) -> list[Pat
 
 def write_rows(path: Path, start: int, block: NDArray[Any]) -> None:
     """Write rows from ``start``; the caller owns every chunk it touches."""
-    if len(block):
-        _open(path)[start : start + len(block)] = block
+    array = _open(path)
+    stop, step = start + len(block), array.chunks[0]
+    whole = start % step == 0 and (stop % step == 0 or stop == array.shape[0])
+    if whole and chunks.is_plain(array):
+        for first, file in zip(range(0, len(block), step), chunk_files(path, start, stop), strict=True):
+            chunks.write(file, block[first : first + step], array)
+    elif len(block):
+        array[start:stop] = block
 
 
 def read_rows(path: Path, start: int = 0, stop: int | None = None) -> NDArray[Any]:
@@ -130,12 +137,20 @@ def read_rows(path: Path, start: int = 0, stop: int | None = None) -> NDArray[An
         if not chunk.is_file():
             raise DamageError(chunk, f"the chunk with rows {start} to {stop} is missing", hint="restore it")
     try:
-        return np.asarray(array[start:stop])
+        return _read_plain(path, array, start, stop) if chunks.is_plain(array) else np.asarray(array[start:stop])
     except MemoryError:
         raise
     except Exception as error:
         where = _first_damaged(path, array, start, stop)
         raise DamageError(where, f"stored bytes are damaged ({error})", hint="restore it") from error
+
+
+def _read_plain(path: Path, array: Any, start: int, stop: int) -> NDArray[Any]:
+    base = start - start % array.chunks[0]
+    parts = [chunks.read(file, array) for file in chunk_files(path, start, stop)]
+    if not parts:
+        return np.empty((0, *array.shape[1:]), array.dtype)
+    return (parts[0] if len(parts) == 1 else np.concatenate(parts))[start - base : stop - base]
 
 
 def _first_damaged(path: Path, array: Any, start: int, stop: int) -> Path:
