@@ -14,7 +14,7 @@ _STRING_BYTES = 120
 FORMATS = (".parquet", ".csv", ".pickle")
 
 
-def export(store: Store, out: Path, memory: int | None = None) -> int:
+def export(store: Store, out: Path | str, memory: int | None = None) -> int:
     """Write one row per image to ``out`` (.parquet, .csv or .pickle); returns the number of rows.
 
     The file appears whole or not at all.
@@ -23,6 +23,7 @@ def export(store: Store, out: Path, memory: int | None = None) -> int:
     ------
     InputError : another ending, or a folder that cannot be written. BudgetError : a pickle beyond ``memory`` bytes.
     """
+    out = Path(out)
     writers: dict[str, Callable[[Store, Path], None]] = {".parquet": _parquet, ".csv": _csv, ".pickle": _pickle}
     writer = writers.get(out.suffix)
     if writer is None:

@@ -177,8 +177,9 @@ def describe(store: Store) -> dict[str, Any]:
     }
 
 
-def plan_for(source: Path, settings: Settings) -> Plan:
+def plan_for(source: Path | str, settings: Settings) -> Plan:
     """The plan of a run over a case or a store."""
+    source = Path(source)
     if (source / "log").is_dir():
         shapes = _shapes_of_store(open_store(source))
     else:

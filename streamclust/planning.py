@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from streamclust.config import Settings
@@ -86,7 +86,7 @@ def plan(shapes: Mapping[str, Shape], settings: Settings, workers: int) -> Plan:
             _outliers(name, shape, settings, workers),
             _map(name, shape, settings, workers),
         ]
-    return Plan(tuple(steps), workers)
+    return Plan((*steps, _draw(settings)), workers)
 
 
 def within(shapes: Mapping[str, Shape], settings: Settings, workers: int) -> Plan:
@@ -165,6 +165,8 @@ def _map(name: str, shape: Shape, settings: Settings, workers: int) -> Step:
     return Step(f"{name}: map", 1, shape.n * p * 4, shape.n * 8, peak)
 
 
-def total(steps: Sequence[Step]) -> tuple[int, int]:
-    """Bytes read and written by all steps."""
-    return sum(step.bytes_read for step in steps), sum(step.bytes_written for step in steps)
+def _draw(settings: Settings) -> Step:
+    # Smoothing and shading a 2048 x 2048 grid takes a dozen float64 copies; every cluster has a layer of 1024 x 1024.
+    held = 12 * 2048**2 * 8 + 3 * min(max(settings.cluster.ks), 30) * 1024**2 * 4
+    return Step("draw maps and report", 0, 0, 0, PROCESS_BYTES + held + 20 * settings.render.size**2)
+

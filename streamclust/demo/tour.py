@@ -48,7 +48,7 @@ class Tour:
 
 def tour(folder: Path, n_images: int, seed: int, settings: Settings, listener: Listener) -> Tour:
     """Draw a case into ``folder``, run everything on it, export the table, compare with the truth."""
-    journal = Journal(listener)
+    folder, journal = folder.absolute(), Journal(listener)
     case = folder / f"case-{seed}-{n_images}"
     if not (case / "truth.csv").is_file():
         with journal.stage("draw pictures", n_images):

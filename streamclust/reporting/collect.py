@@ -120,7 +120,7 @@ def _agreement(job: Job) -> rd.Agreement | None:
     names = sorted({d for pair in about["pairs"] for d in pair})
     figures = []
     for kind, title in (("label", "chosen clusters"), ("fine", "fine clusters")):
-        matrix = np.eye(len(names))
+        matrix = np.where(np.eye(len(names)) > 0, 1.0, np.nan)
         for a, b in about["pairs"]:
             value = counts.adjusted_mutual_info(job.store.read(name, f"{kind}/{a}-{b}"))
             i, j = names.index(a), names.index(b)

@@ -21,16 +21,17 @@ Counts = Mapping[str, NDArray[np.int64]]
 def compare(job: Job, models: Mapping[str, str]) -> str | None:
     """Contingency tables of all pairs of descriptors, at the chosen k and fine, and the verdict on alignment.
 
-    ``models`` maps descriptors to their k-means models. Returns the comparison's name; ``None`` for one descriptor.
+    ``models`` maps descriptors to their k-means models. Pairs that no batch has together are left out. Returns
+    the comparison's name; ``None`` where there is no pair.
     """
-    store, pairs = job.store, list(combinations(sorted(models), 2))
+    store, addresses = job.store, _addresses(job, models)
+    pairs = [pair for pair in combinations(sorted(models), 2) if any(_has(rows, pair) for rows in addresses)]
     if not pairs:
         return None
     wanted = fingerprint("comparison", sorted(models.items()))
     known = up_to_date(job, "comparison", "comparison", wanted)
     if known is not None:
         return known
-    addresses = _addresses(job, models)
     ks = {d: _sizes(job, m) for d, m in models.items()}
     with job.journal.stage("compare descriptors", sum(len(rows) for rows in addresses)):
         found = job.executor.fold(add_counts, addresses, merge_counts, pairs, ks, run=1)
@@ -59,23 +60,28 @@ def _sizes(job: Job, model: str) -> dict[str, int]:
 
 
 def _addresses(job: Job, models: Mapping[str, str]) -> list[Rows]:
-    """Rows of the batches that every model labelled."""
+    """Rows of the batches that at least two models labelled."""
     store, found = job.store, list[Rows]()
     for batch in store.batches:
         names = {d: labels_name(model, batch.name) for d, model in models.items()}
-        if all(name in store.snapshot.entries for name in names.values()):
+        names = {d: name for d, name in names.items() if name in store.snapshot.entries}
+        if len(names) > 1:
             paths = {f"{d}/{kind}": store.array(name, kind) for d, name in names.items() for kind in ("label", "fine")}
             found += store.rows(batch, LABEL_ROWS, paths)
     return found
 
 
+def _has(rows: Rows, pair: tuple[str, str]) -> bool:
+    return all(f"{d}/label" in rows.arrays for d in pair)
+
+
 def add_counts(
     state: Counts | None, rows: Rows, pairs: Sequence[tuple[str, str]], ks: Mapping[str, Mapping[str, int]]
 ) -> Counts:
-    """One block's contingency tables, and the fine ones again with the second descriptor shifted."""
+    """One block's contingency tables of the pairs it has, and the fine ones again with the second one shifted."""
     labels = {key: rows.read(key) for key in rows.arrays}
     found: dict[str, NDArray[Any]] = {}
-    for a, b in pairs:
+    for a, b in (pair for pair in pairs if _has(rows, pair)):
         for kind in ("label", "fine"):
             pair = labels[f"{a}/{kind}"], labels[f"{b}/{kind}"]
             found[f"{kind}/{a}-{b}"] = counts.contingency_block(*pair, ks[a][kind], ks[b][kind])
@@ -86,7 +92,7 @@ def add_counts(
 
 def merge_counts(a: Counts, b: Counts) -> Counts:
     """Both."""
-    return {key: a[key] + b[key] for key in a}
+    return {key: a[key] + b[key] if key in a and key in b else (a if key in a else b)[key] for key in {**a, **b}}
 
 
 def _verdict(found: Counts, pair: tuple[str, str], fewest: int) -> counts.Alignment:

@@ -58,7 +58,7 @@ class Store:
 
     def __repr__(self) -> str:
         names = ", ".join(self.descriptors) or "empty"
-        rows = f"{self.n} images in {len(self.batches)} batches"
+        rows = f"{self.n:,} images in {len(self.batches)} batch{'es' * (len(self.batches) != 1)}"
         return f"<Store {self.path} snapshot {self.snapshot.number}: {rows}, {names}>"
 
     def refresh(self) -> None:

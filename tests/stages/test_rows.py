@@ -166,3 +166,12 @@ def test_more_clusters_than_valid_rows_are_refused(tmp_path):
     X = spoil(clustered(33, 60, 8), range(30))
     with no_fsync(), pytest.raises(InputError, match=r"cluster.k = 40: a has 30 valid rows"):
         work(tmp_path / "s", write_case(tmp_path / "case", {"a": X}), small(cluster__k=40))
+
+
+def test_batches_that_share_no_descriptor_run(tmp_path):
+    of = matrices(34, 300, {"a": 8, "b": 6})
+    with no_fsync():
+        work(tmp_path / "s", write_case(tmp_path / "first", {"a": of["a"][:200]}))
+        job = work(tmp_path / "s", write_case(tmp_path / "second", {"b": of["b"][200:]}))
+    assert job.store.snapshot.newest("comparison", "comparison") is None
+    assert job.store.labels().compute()["outlier_score"].notna().all()
