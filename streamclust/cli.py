@@ -285,5 +285,16 @@ def _fail(as_json: bool, text: str, code: int) -> None:
 
 
 def main() -> None:
-    """The entry point of the console script."""
-    app()
+    """The entry point of the console script; a misspelt option is one line too."""
+    try:
+        code = app(standalone_mode=False)
+    except typer.Abort:
+        _fail("--json" in sys.argv, "interrupted", 130)
+    except Exception as error:
+        message = getattr(error, "format_message", None)  # typer's usage errors have no public base class
+        if message is None:
+            raise
+        if len(sys.argv) == 1:
+            raise SystemExit(2) from None  # the help was printed
+        _fail("--json" in sys.argv, f"{message().rstrip('.')}; see streamclust --help", 2)
+    raise SystemExit(code or 0)

@@ -77,7 +77,7 @@ class OutlierSettings(_Section):
 class MapSettings(_Section):
     """The two-dimensional map."""
 
-    rows: Annotated[int, Field(ge=100, le=100_000)] = 8_000
+    rows: Annotated[int, Field(ge=100, le=100_000)] = 6_000
     perplexity: Annotated[float, Field(gt=1, le=500)] = 30.0
 
 

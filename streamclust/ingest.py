@@ -55,7 +55,9 @@ def ingest(job: Job, case: Case, batch: str | None = None) -> str:
     store = job.store
     for known in store.batches:
         if known.id == batch:
-            return _same_or_error(known.name, known.entry, _digest(_read_digests(job, case), case))
+            same = _same_or_error(known.name, known.entry, _digest(_read_digests(job, case), case))
+            job.journal.note(f"batch {batch} is stored already: nothing to ingest")
+            return same
     name = f"batches/{len(store.batches) + 1:06d}-{batch}"
     draft = store.draft(name, "batch", _fingerprint(case, batch, job))
     try:
@@ -73,6 +75,7 @@ def _write(job: Job, draft: Draft, case: Case, batch: str) -> Entry:
     sample = sample_rows(case.paths.n, job.settings.ingest.sample_rows, batch_key(batch, job.settings.seed))
     with job.journal.stage("ingest", case.paths.n):
         taken = {name: _take(job, draft, name, source, sample[0]) for name, source in case.descriptors.items()}
+        _refuse_useless(job, case, taken)
         _finish_samples(draft, case, sample)
         missing = _images(job, draft, case)
     kept = sum(t.kept for t in taken.values())
@@ -82,6 +85,15 @@ def _write(job: Job, draft: Draft, case: Case, batch: str) -> Entry:
         job.journal.warn(f"{missing:,} of {case.paths.n:,} pictures were not found; their rows have no picture")
     digests = {descriptor: t.digests for descriptor, t in taken.items()}
     return _entry(draft, case, batch, taken, _digest(digests, case))
+
+
+def _refuse_useless(job: Job, case: Case, taken: Mapping[str, Taken]) -> None:
+    """A descriptor without one valid row in the whole store could never be fitted."""
+    seen = {d for b in job.store.batches for d, about in b.entry.attributes["descriptors"].items() if about["valid"]}
+    for descriptor, found in taken.items():
+        if not found.valid and descriptor not in seen:
+            path = case.descriptors[descriptor].path
+            raise InputError(path, "no valid row: every one has NaN or infinite values", "finite numbers")
 
 
 def _checked_id(batch: str) -> str:

@@ -79,7 +79,7 @@ class Journal:
 class PeakMemory:
     """Peak memory of this process and its children while the block runs, sampled; PSS on Linux, RSS elsewhere."""
 
-    def __init__(self, every: float = 0.2) -> None:
+    def __init__(self, every: float = 0.5) -> None:
         self.peak, self._every, self._stop = 0, every, threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 

@@ -169,4 +169,3 @@ def _draw(settings: Settings) -> Step:
     # Smoothing and shading a 2048 x 2048 grid takes a dozen float64 copies; every cluster has a layer of 1024 x 1024.
     held = 12 * 2048**2 * 8 + 3 * min(max(settings.cluster.ks), 30) * 1024**2 * 4
     return Step("draw maps and report", 0, 0, 0, PROCESS_BYTES + held + 20 * settings.render.size**2)
-

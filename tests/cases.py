@@ -1,4 +1,4 @@
-"""Random cases as they arrive: pickled descriptors with clusters, paths with metadata, tiny pictures in a zip or loose."""
+"""Random cases as they arrive: pickled descriptors with clusters, paths with metadata, tiny pictures."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def write_case(
     pictures: str | None = None,
     broken: Sequence[int] = (),
 ) -> Path:
-    """A case folder; ``pictures`` is ``zip``, ``loose`` or ``None``, and those of the rows ``broken`` are no pictures."""
+    """A case folder; ``pictures`` is ``zip``, ``loose`` or ``None``; those of the rows ``broken`` are none."""
     (folder / "descriptors").mkdir(parents=True)
     for name, X in descriptors.items():
         (folder / "descriptors" / f"{name}.pickle").write_bytes(pickle.dumps(X, protocol=4))
@@ -124,7 +124,10 @@ def write_case(
 
 def metadata(n: int) -> dict[str, list[Any]]:
     """A camera and a time for each row."""
-    return {"camera": [f"cam{i % 3}" for i in range(n)], "time": [f"2026-01-02 {i // 60 % 24:02d}:{i % 60:02d}" for i in range(n)]}
+    return {
+        "camera": [f"cam{i % 3}" for i in range(n)],
+        "time": [f"2026-01-02 {i // 60 % 24:02d}:{i % 60:02d}" for i in range(n)],
+    }
 
 
 def jpeg(i: int) -> bytes:

@@ -47,7 +47,9 @@ def test_threads_equal_serial(n, run, workers):
 def test_two_processes_equal_serial(cluster):
     remote, serial, addresses = Dask(client=cluster), Serial(), list(range(150))
     assert remote.map(value, addresses, 2.0) == serial.map(value, addresses, 2.0)
-    assert remote.fold(add, addresses, operator.add, 2.0, run=3) == serial.fold(add, addresses, operator.add, 2.0, run=3)
+    assert remote.fold(add, addresses, operator.add, 2.0, run=3) == serial.fold(
+        add, addresses, operator.add, 2.0, run=3
+    )
     assert remote.chain(step, addresses, [[1], [2]]) == serial.chain(step, addresses, [[1], [2]])
 
 

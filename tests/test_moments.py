@@ -30,7 +30,10 @@ def symmetric(moments: mo.Moments) -> np.ndarray:
 
 
 cases = given(
-    seed=st.integers(0, 2**31), n=st.integers(1, 400), d=st.integers(1, 40), offset=st.sampled_from([0.0, 1.0, 1e3, 1e6])
+    seed=st.integers(0, 2**31),
+    n=st.integers(1, 400),
+    d=st.integers(1, 40),
+    offset=st.sampled_from([0.0, 1.0, 1e3, 1e6]),
 )
 
 

@@ -51,7 +51,7 @@ def report_folder(job: Job) -> Path:
 
 def write(job: Job, maps: Mapping[str, bytes]) -> Path:
     """Collect and write the report and the contact sheets; returns the page."""
-    album = Album(job.store, job.settings.render.thumbnail, os.cpu_count() or 1)
+    album = Album(job.store, job.settings.render.thumbnail, job.settings.workers or os.cpu_count() or 1)
     models, sheets = clusterings(job), report_folder(job) / "sheets"
     shutil.rmtree(sheets, ignore_errors=True)  # those of clusters that are no more
     for model in models.values():

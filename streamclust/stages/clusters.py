@@ -80,10 +80,13 @@ def _starts(job: Job, projection: str, addresses: list[Rows], fine_k: int) -> di
     settings, seed = job.settings.cluster, job.settings.seed
     sample = load_sample(job.store, projection).Z
     ks = [k for k in settings.ks if k <= job.store.snapshot.entries[projection].attributes["rows"]] or [1]
-    wanted = [(ks, settings.restarts, settings.seeds), ([fine_k], 2, 1)]
-    (starts, models), (fine, fine_models) = job.executor.map(start_on_sample, wanted, sample, seed)
-    starts |= {(FINE, i): centers for (_, i), centers in fine.items()}
-    models |= {(FINE, i): model for (_, i), model in fine_models.items()}
+    groups = [(ks[i::CHAINS], settings.restarts, settings.seeds) for i in range(min(CHAINS, len(ks)))]
+    (fine, fine_models), *others = job.executor.map(start_on_sample, [([fine_k], 2, 1), *groups], sample, seed)
+    starts = {(FINE, i): centers for (_, i), centers in fine.items()}
+    models = {(FINE, i): model for (_, i), model in fine_models.items()}
+    for group, group_models in others:
+        starts |= group
+        models |= group_models
     order = np.random.default_rng(seed).permutation(len(addresses))
     seen = np.cumsum([0] + [len(addresses[i]) for i in order[:-1]])
     parts = [{key: models[key] for key in list(models)[i::CHAINS]} for i in range(CHAINS)]

@@ -1,4 +1,4 @@
-"""What the clusters of a store are: as many as there can be, each row at its nearest centre, indices as scikit-learn's."""
+"""Clusters of a store: as many as there can be, each row at its nearest centre, indices as scikit-learn's."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def rows_and_labels(store, descriptor, array="label"):
 @pytest.mark.parametrize("descriptor", ["osnet", "vdc"])
 def test_labels_are_the_nearest_stored_centres(fitted, descriptor):
     store = fitted.store
-    for array, room in (("label", "sweep/{k:05d}"), ("fine", "fine")):
+    for array in ("label", "fine"):
         Z, labels, model = rows_and_labels(store, descriptor, array)
-        room = room.format(k=store.snapshot.entries[model].attributes["k"])
+        room = "fine" if array == "fine" else f"sweep/{store.snapshot.entries[model].attributes['k']:05d}"
         centers = store.read(model, f"{room}/centers")
         np.testing.assert_array_equal(labels, assign(Z, centers)[0])
         np.testing.assert_array_equal(np.bincount(labels), store.read(model, f"{room}/counts"))
@@ -102,7 +102,7 @@ def halves(tmp_path_factory):
         said = pipeline.predict(job)
         predicted = job.store.labels().compute()
         frozen = job.store.snapshot.newest("model", "osnet/kmeans") == model
-        labelled = rows_and_labels(job.store, "osnet"), job.store.read(model, "fine/centers")
+        labelled = rows_and_labels(job.store, "osnet", "fine"), job.store.read(model, "fine/centers")
         pipeline.fit(job)
         once = job_on(folder / "once")
         ingest(once, open_case(write_case(folder / "all", {"osnet": whole})))
@@ -111,8 +111,10 @@ def halves(tmp_path_factory):
 
 
 def test_predict_uses_the_frozen_centres_and_leaves_the_rest(halves):
-    before, said, predicted, frozen, (labelled, _), _, _ = halves
+    before, said, predicted, frozen, ((Z, fine, _), centers), _, _ = halves
     assert frozen
+    assert len(fine) == N
+    np.testing.assert_array_equal(fine, assign(Z, centers)[0])
     assert said == {"osnet labels": "batches/000002-day1"}
     columns = ["osnet_kmeans", "osnet_fine", "osnet_distance"]
     assert predicted[columns][:400].equals(before[columns])

@@ -1,4 +1,4 @@
-"""A whole run: the same bits on every executor; the same labels from a frozen model on another grid; one batch is once."""
+"""A whole run: the same bits on every executor, a frozen model on another grid, the same batch twice."""
 
 from __future__ import annotations
 

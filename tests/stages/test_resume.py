@@ -1,4 +1,4 @@
-"""A run killed at any stage, before, after and in the middle of a publish, and started again ends as if it never was."""
+"""A run killed in any stage or beside any publish, and started again, ends as if it never was killed."""
 
 from __future__ import annotations
 
