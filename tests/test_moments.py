@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,7 +23,7 @@ def data(seed: int, n: int, d: int, offset: float) -> np.ndarray:
 def cut(n: int, seed: int) -> list[slice]:
     rng = np.random.default_rng(seed)
     edges = [0, *sorted(rng.integers(0, n + 1, rng.integers(0, 6))), n]
-    return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    return [slice(a, b) for a, b in pairwise(edges)]
 
 
 def symmetric(moments: mo.Moments) -> np.ndarray:

@@ -95,7 +95,7 @@ def collect_top(job):
 def test_a_descriptor_without_a_valid_row_is_one_clear_line(tmp_path):
     of = matrices(24, 120, {"a": 8, "b": 6})
     of["b"] = spoil(of["b"], range(120))
-    with no_fsync(), pytest.raises(InputError, match="b.*: no valid row") as error:
+    with no_fsync(), pytest.raises(InputError, match=r"b.*: no valid row") as error:
         work(tmp_path / "s", write_case(tmp_path / "case", of))
     assert "\n" not in str(error.value)
     assert open_store(tmp_path / "s").n == 0
