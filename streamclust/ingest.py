@@ -8,19 +8,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamclust import moments as mo
 from streamclust.errors import InputError
+from streamclust.images import PLACES, write_images
 from streamclust.job import Job
 from streamclust.planning import chunk_rows
 from streamclust.readers.arrays import ArraySource
 from streamclust.readers.case import Case
-from streamclust.readers.pictures import PictureSource
-from streamclust.readers.tables import PathsTable
 from streamclust.sampling import batch_key, sample_rows
 from streamclust.store import arrays
 from streamclust.store.draft import Draft
@@ -28,8 +26,6 @@ from streamclust.store.manifest import Entry, Snapshot
 from streamclust.store.rows import Rows, leaves
 
 WIDE = 4096
-_PICTURES = ("picture_offset", "picture_size")
-_TEXT = np.dtypes.StringDType()
 
 
 @dataclass(frozen=True)
@@ -50,7 +46,7 @@ def ingest(job: Job, case: Case, batch: str | None = None) -> str:
     InputError : the batch's name is taken by other content, or a source changed while it was read.
     """
     batch = _checked_id(batch or case.name)
-    if clash := sorted(case.paths.columns.keys() & set(_PICTURES)):
+    if clash := sorted(case.paths.columns.keys() & set(PLACES)):
         raise InputError(case.paths.path, f"a column is called {clash[0]!r}", "a name that is not taken", "rename it")
     store = job.store
     for known in store.batches:
@@ -77,7 +73,7 @@ def _write(job: Job, draft: Draft, case: Case, batch: str) -> Entry:
         taken = {name: _take(job, draft, name, source, sample[0]) for name, source in case.descriptors.items()}
         _refuse_useless(job, case, taken)
         _finish_samples(draft, case, sample)
-        missing = _images(job, draft, case)
+        missing = write_images(job, draft, case)
     kept = sum(t.kept for t in taken.values())
     if draft.adopted and kept:
         job.journal.note(f"resumed: {kept} blocks of batch {batch} were written already")
@@ -178,50 +174,6 @@ def _finish_samples(draft: Draft, case: Case, sample: tuple[NDArray[np.int64], N
             while len(held) >= step or (rows.stop == source.shape[0] and len(held)):
                 arrays.write_rows(path, start, held[:step])
                 start, held = start + len(held[:step]), held[step:]
-
-
-def _images(job: Job, draft: Draft, case: Case) -> int:
-    """Paths, metadata columns and where each picture lies; returns how many pictures are missing."""
-    table, n = case.paths, case.paths.n
-    kinds: dict[str, Any] = {"path": _TEXT} | {
-        column: _TEXT if kind == "string" else np.dtype(kind) for column, kind in table.columns.items()
-    }
-    paths = {name: draft.create(f"images/{name}", (n,), kind, table.block_rows) for name, kind in kinds.items()}
-    for name in _PICTURES:
-        paths[name] = draft.create(f"images/{name}", (n,), np.int64, table.block_rows)
-    addresses = list(leaves("", 0, n, table.block_rows, paths))
-    job.executor.map(write_paths, addresses, table)
-    if case.pictures is None:
-        job.executor.map(no_pictures, addresses)
-        return 0
-    missing = n
-    for partition in range(case.pictures.partitions()):
-        missing -= sum(job.executor.map(locate_pictures, addresses, case.pictures, partition))
-    return missing
-
-
-def write_paths(rows: Rows, table: PathsTable) -> None:
-    """A block of the table."""
-    for name, values in table.read(rows.start, rows.stop).items():
-        rows.write(f"{name}", values)
-
-
-def no_pictures(rows: Rows) -> None:
-    """A block of a case without pictures."""
-    for name in _PICTURES:
-        rows.write(name, np.full(len(rows), -1, np.int64))
-
-
-def locate_pictures(rows: Rows, pictures: PictureSource, partition: int) -> int:
-    """Where a block's pictures lie, as far as this partition of the index knows; returns how many it found."""
-    offset, size = pictures.locate(rows.read("path"), partition)
-    found = int((offset >= 0).sum())
-    if partition:
-        offset = np.where(offset >= 0, offset, rows.read("picture_offset"))
-        size = np.where(size >= 0, size, rows.read("picture_size"))
-    rows.write("picture_offset", offset)
-    rows.write("picture_size", size)
-    return found
 
 
 def _read_digests(job: Job, case: Case) -> dict[str, dict[int, str]]:
