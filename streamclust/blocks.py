@@ -152,8 +152,14 @@ def one_blas_thread() -> Iterator[None]:
     """One BLAS and OpenMP thread per Dask thread; more would also round differently on machines with more cores."""
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(1):
+    # It walks the loaded libraries by a callback from C, where an interrupt would be lost; interrupts go to the main
+    # thread, so it walks in another.
+    with ThreadPoolExecutor(1) as aside:
+        limits = aside.submit(threadpool_limits, 1).result()
+    try:
         yield
+    finally:
+        limits.restore_original_limits()
 
 
 @cache
