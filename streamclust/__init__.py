@@ -9,7 +9,7 @@ _HOMES = {
     "open": ("streamclust.store.store", "open_store"),
     "run": ("streamclust.pipeline", "run"),
     "plan": ("streamclust.pipeline", "plan_for"),
-    "export": ("streamclust.export", "export"),
+    "export": ("streamclust.exporting", "export"),
     "Store": ("streamclust.store.store", "Store"),
     "RunResult": ("streamclust.pipeline", "RunResult"),
     "Settings": ("streamclust.config", "Settings"),
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from streamclust.demo import draw_case
     from streamclust.errors import BudgetError, ConflictError, DamageError, InputError, StreamclustError
     from streamclust.estimators import label_with
-    from streamclust.export import export
+    from streamclust.exporting import export
     from streamclust.pipeline import RunResult, run
     from streamclust.pipeline import plan_for as plan
     from streamclust.store.store import Store

@@ -170,7 +170,7 @@ def export(
 ) -> None:
     """One row per image: path, batch, metadata, labels, scores, flags, reasons and places on the maps."""
     with _session(as_json, quiet):
-        from streamclust.export import export as write
+        from streamclust.exporting import export as write
         from streamclust.store.store import open_store
 
         rows = write(open_store(store), out, _settings(None, {"memory": memory}).memory_bytes)

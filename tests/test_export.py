@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from streamclust.errors import BudgetError, InputError
-from streamclust.export import export
+from streamclust.exporting import export
 from streamclust.store import table
 from streamclust.store.store import create
 from tests.cases import matrices, metadata, spoil, work, write_case

@@ -16,7 +16,7 @@ ROOMS = [
     ["blocks", "journal", "readers"],
     ["store"],
     ["job"],
-    ["images", "export", "estimators"],
+    ["images", "exporting", "estimators"],
     ["ingest"],
     ["stages"],
     ["render"],
@@ -64,3 +64,13 @@ def test_imports_come_from_before(path):
         assert first != "zarr" or room == "store", f"{room} imports zarr: only the store may"
         assert first not in {"dask", "distributed", "zarr"} or room not in MATHEMATICS, f"{room} is mathematics"
         assert first != "pickle" or room == "demo", f"{room} imports pickle: nothing here may read one"
+
+
+def test_no_public_name_is_hidden_by_a_module_of_the_same_name():
+    """Importing ``package.name`` sets it on the package: a module called like a public function would replace it."""
+    import streamclust
+
+    assert not set(streamclust.__all__) & {room_of(path) for path in FILES}
+    for name in streamclust.__all__:
+        assert getattr(streamclust, name) is getattr(streamclust, name)
+        assert type(getattr(streamclust, name)).__name__ != "module"

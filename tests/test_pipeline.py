@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from streamclust import pipeline
-from streamclust.export import export
+from streamclust.exporting import export
 from streamclust.ingest import ingest
 from streamclust.pipeline import run
 from streamclust.readers.case import open_case

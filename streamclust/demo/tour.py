@@ -14,7 +14,7 @@ from streamclust.cluster.assign import assign
 from streamclust.config import Settings
 from streamclust.demo.case import draw_case
 from streamclust.demo.truth import Agreement, agreement_with_truth, read_truth
-from streamclust.export import export
+from streamclust.exporting import export
 from streamclust.journal import Journal, Listener
 from streamclust.pipeline import RunResult, run
 from streamclust.stages.reduced import reduced_name

@@ -7,7 +7,7 @@ import pytest
 
 from streamclust import pipeline
 from streamclust.blocks import Dask, Serial
-from streamclust.export import export
+from streamclust.exporting import export
 from streamclust.ingest import ingest
 from streamclust.readers.case import open_case
 from streamclust.store.store import open_store
