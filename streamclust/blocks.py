@@ -150,23 +150,26 @@ def _require(addresses: Sequence[Any]) -> None:
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
     """One BLAS and OpenMP thread per Dask thread; more would also round differently on machines with more cores."""
-    from threadpoolctl import threadpool_limits
-
     # It walks the loaded libraries by a callback from C, where an interrupt would be lost; interrupts go to the main
     # thread, so it walks in another.
     with ThreadPoolExecutor(1) as aside:
-        limits = aside.submit(threadpool_limits, 1).result()
+        limits = aside.submit(_limit).result()
     try:
         yield
     finally:
         limits.restore_original_limits()
 
 
-@cache
-def _limit_this_process() -> None:
+def _limit() -> Any:
+    import scipy.linalg.blas  # noqa: F401 - SciPy brings a BLAS of its own: one not loaded yet would not be limited
     from threadpoolctl import threadpool_limits
 
-    threadpool_limits(1)
+    return threadpool_limits(1)
+
+
+@cache
+def _limit_this_process() -> None:
+    _limit()
 
 
 def _quiet_worker() -> None:

@@ -34,7 +34,9 @@ def spawn(*args, **options):
     """Run a command as a process of its own."""
     env = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
-    command = [sys.executable, "-c", "from streamclust.cli import main; main()", *map(str, args)]
+    # A shell that runs the tests in the background makes its children ignore interrupts.
+    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    command = [sys.executable, "-c", f"{listen}; from streamclust.cli import main; main()", *map(str, args)]
     return subprocess.Popen(command, cwd=ROOT, env=env, stdout=pipe, stderr=pipe, text=True, **options)
 
 
