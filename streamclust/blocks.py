@@ -150,14 +150,8 @@ def _require(addresses: Sequence[Any]) -> None:
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
     """One BLAS and OpenMP thread per Dask thread; more would also round differently on machines with more cores."""
-    # It walks the loaded libraries by a callback from C, where an interrupt would be lost; interrupts go to the main
-    # thread, so it walks in another.
-    with ThreadPoolExecutor(1) as aside:
-        limits = aside.submit(_limit).result()
-    try:
+    with _limit():
         yield
-    finally:
-        limits.restore_original_limits()
 
 
 def _limit() -> Any:
