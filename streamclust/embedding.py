@@ -116,7 +116,7 @@ def _pca(X: Map, components: int) -> NDArray[np.float64]:
 
 
 def _tsne(X: Map, start: NDArray[np.float64], seed: int, perplexity: float, n_jobs: int) -> NDArray[np.float64]:
-    """250 iterations of early exaggeration, then 350: 500 lower the divergence by 2 % and take half as long again."""
+    """250 iterations of early exaggeration, then 350: more lower the divergence little for their time."""
     from openTSNE import TSNEEmbedding
     from openTSNE.affinity import PerplexityBasedNN
     from openTSNE.nearest_neighbors import PrecomputedNeighbors

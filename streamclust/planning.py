@@ -10,8 +10,8 @@ from streamclust.errors import BudgetError
 
 CHUNK_BYTES = 48 * 2**20
 LABEL_ROWS = 2**16
-PROCESS_BYTES = 560 * 10**6  # an interpreter with every library of the run loaded and the allocator's slack (measured)
-TILE_BYTES = 96 * 2**20  # scratch of a tiled GEMM and its selection, per worker (measured)
+PROCESS_BYTES = 560 * 10**6  # an interpreter with every library loaded and the allocator's slack, generously
+TILE_BYTES = 96 * 2**20  # scratch of a tiled GEMM and its selection, per worker, set generously
 WIDE = 4096
 KEPT = 0.3  # components for 90 % of the variance as a share of d, where nothing is fitted yet
 
