@@ -186,7 +186,7 @@ def test_any_blocks_equal_the_whole(data: st.DataObject) -> None:
     """Against the csv module, over commas, quotes and newlines in paths and any size of block."""
     n, block_rows = data.draw(st.integers(1, 30)), data.draw(st.integers(1, 12))
     rows = [
-        (f"{data.draw(texts)}/{i}.jpg".lstrip("/\\").replace(":", "").replace("..", ""), data.draw(texts))
+        (f"{data.draw(texts)}/{i}.jpg".replace(":", "").replace("..", "").lstrip("/\\"), data.draw(texts))
         for i in range(n)
     ]
     ends, mark = data.draw(st.sampled_from(["\n", "\r\n"])), data.draw(st.sampled_from(["", "\ufeff"]))
