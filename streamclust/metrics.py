@@ -65,10 +65,15 @@ def merge(a: LabelSums, b: LabelSums) -> LabelSums:
 
 
 def group_sums(values: Float, labels: Integers, k: int) -> Doubles:
-    """Sum of values : (n, p) under each of the labels 0 .. k - 1, in float64 : (k, p)."""
+    """Sum of values : (n, p) under each of the labels 0 .. k - 1, in float64 : (k, p).
+
+    ``labels`` : (n,), or (n, s) where every row counts under s labels.
+    """
     from scipy.sparse import csc_array
 
-    one_hot = csc_array((np.ones(len(labels)), labels, np.arange(len(labels) + 1)), shape=(k, len(labels)))
+    each = labels.size // max(len(labels), 1)
+    ends = np.arange(len(labels) + 1) * each
+    one_hot = csc_array((np.ones(labels.size), labels.ravel(), ends), shape=(k, len(labels)))
     return np.asarray(one_hot @ values, np.float64)
 
 

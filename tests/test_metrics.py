@@ -89,7 +89,7 @@ def test_a_lloyd_pass_has_what_calinski_harabasz_needs(offset):
     X[:, 3] += offset
     X = X.astype(np.float32)
     centers = X[:5]
-    state = lloyd_block(X, centers)
+    state = lloyd_block(X, {0: centers})[0]
     labels = ((X[:, None].astype(np.float64) - centers) ** 2).sum(axis=2).argmin(axis=1)
     # squared distances are float32: their rounding averages out over rows to well below 1e-6
     expected = calinski_harabasz_score(X.astype(np.float64) - X[0], labels)

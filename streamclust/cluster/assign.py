@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,57 +13,70 @@ Float = NDArray[np.floating[Any]]
 Labels = NDArray[np.int32]
 Distances = NDArray[np.float64]
 
-# Scores of one tile stay in the second-level cache for small k (argmin is bound by it) and below 16 MiB for any k.
-_TILE_SCORES = 2**17
+_TILE_ROWS = 2048
+# Scores of one GEMM stay in the second-level cache for small k (argmin is bound by it) and below 16 MiB for any k.
+_CACHED_SCORES = 2**17
 _SCRATCH = 2**22
 _PAIRS = 2**18
+_NEAR_ZERO = 4.0  # squares of the origin up to so many times those of the centres about it cost little precision
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """Some consecutive rows, centred on an origin that their centres share, and what `assign` says of them."""
+    """Some consecutive rows, centred on an origin that some sets of centres share, and what `assign` says of them.
+
+    Attributes
+    ----------
+    rows : which of the block's m rows. centred : (m, p), which the next tile overwrites.
+    sets : which s sets of centres. labels, sqdist : (s, m) int32 and float64.
+    """
 
     rows: slice
     centred: Float
+    sets: tuple[int, ...]
     labels: Labels
     sqdist: Distances
 
 
-def default_tile_rows(k: int) -> int:
-    """Rows per tile: a function of k only, so that it never depends on the machine."""
-    rows = min(2048, max(256, _TILE_SCORES // k), max(16, _SCRATCH // k))
+def gemm_rows(k: int) -> int:
+    """Rows per GEMM: a function of k only, so that it never depends on the machine or on other sets of centres."""
+    rows = min(_TILE_ROWS, max(256, _CACHED_SCORES // k), max(16, _SCRATCH // k))
     return int(2 ** int(np.log2(rows)))
 
 
 def origin_of(centers: Float) -> NDArray[np.float32]:
-    """What `tiles` subtracts from rows and centres: the coordinate-wise lower median, which no far centre moves."""
-    middle = (len(centers) - 1) // 2
-    return np.asarray(np.partition(centers, middle, axis=0)[middle], np.float32)
+    """What `tiles` subtracts from rows and centres: 0, unless the centres lie far from it beside their spread.
 
-
-def tiles(X: Float, centers: Float, tile_rows: int | None = None) -> Iterator[Tile]:
-    """Walk over X : (n, p) in tiles with the nearest of centers : (k, p); see `assign`.
-
-    ``Tile.centred`` is scratch that the next tile overwrites.
+    Then their coordinate-wise lower median, which no far centre moves.
     """
-    k, p = centers.shape
-    rows = tile_rows or default_tile_rows(k)
-    origin = origin_of(centers)
-    centred, scores = np.empty((rows, p), np.float32), np.empty((rows, k), np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
-        moved = centers.astype(np.float32) - origin
-        for start in range(0, len(X), rows):
-            tile = X[start : start + rows]
-            Z: Float = np.subtract(tile, origin, out=centred[: len(tile)], casting="same_kind")
-            labels, sqdist = _nearest(tile, Z, centers, moved, scores[: len(tile)])
-            if not np.isfinite(sqdist).all():  # squares beyond float32: the same in float64
-                Z = tile.astype(np.float64) - origin
-                wide = centers.astype(np.float64) - origin
-                labels, sqdist = _nearest(tile, Z, centers, wide, np.empty((len(tile), k)))
-            yield Tile(slice(start, start + len(tile)), Z, labels, sqdist)
+    middle = (len(centers) - 1) // 2
+    origin = np.partition(centers, middle, axis=0)[middle].astype(np.float64)
+    spread = np.square(centers - origin).sum(axis=1).mean()
+    return np.asarray(origin if origin @ origin > _NEAR_ZERO * spread else np.zeros_like(origin), np.float32)
 
 
-def assign(X: Float, centers: Float, tile_rows: int | None = None) -> tuple[Labels, Distances]:
+def tiles(X: Float, sets: Sequence[Float], rows_per_gemm: int | None = None) -> Iterator[Tile]:
+    """Walk over X : (n, p) in tiles with the nearest of each set's centers : (k, p); see `assign`.
+
+    A tile stays in the processor's cache while every set that shares its origin is compared with it.
+    """
+    sharing: dict[bytes, list[int]] = {}
+    for i, centers in enumerate(sets):
+        sharing.setdefault(origin_of(centers).tobytes(), []).append(i)
+    for origin, which in sharing.items():
+        prepared = [_Centers(sets[i], np.frombuffer(origin, np.float32), rows_per_gemm) for i in which]
+        buffer = np.empty((min(len(X), _TILE_ROWS), X.shape[1]), np.float32)
+        for start in range(0, len(X), _TILE_ROWS):
+            tile = X[start : start + _TILE_ROWS]
+            with np.errstate(over="ignore", invalid="ignore"):
+                Z = np.subtract(tile, prepared[0].origin, out=buffer[: len(tile)], casting="same_kind")
+                norms = np.vecdot(Z, Z)
+                found = [centers.nearest(tile, Z, norms) for centers in prepared]
+            labels, sqdist = (np.stack(parts) for parts in zip(*found, strict=True))
+            yield Tile(slice(start, start + len(tile)), Z, tuple(which), labels, sqdist)
+
+
+def assign(X: Float, centers: Float, rows_per_gemm: int | None = None) -> tuple[Labels, Distances]:
     """Label every row with its nearest centre.
 
     Parameters
@@ -72,8 +85,8 @@ def assign(X: Float, centers: Float, tile_rows: int | None = None) -> tuple[Labe
         Finite.
     centers : (k, p) float32
         At least one.
-    tile_rows : int
-        Rows per GEMM; by default as many as keep the scratch small (at most 16 MiB).
+    rows_per_gemm : int
+        By default as many as keep the scratch small (at most 16 MiB).
 
     Returns
     -------
@@ -81,13 +94,14 @@ def assign(X: Float, centers: Float, tile_rows: int | None = None) -> tuple[Labe
 
     Notes
     -----
-    ``||x||^2 - 2 x.c + ||c||^2`` about the median centre in float32, with rounding near ``eps (||x||^2 + ||c||^2)``.
-    Where that could reach 1 % of the distance, the row's possible centres are compared by differences in float64, so
-    that duplicates are at distance 0 exactly and a common offset costs nothing (scikit-learn#9354).
+    ``||x||^2 - 2 x.c + ||c||^2`` about an origin amid the centres in float32, with rounding near
+    ``eps (||x||^2 + ||c||^2)``. Where that could reach 1 % of the distance, the row's possible centres are compared by
+    differences in float64, so that duplicates are at distance 0 exactly and a common offset costs nothing
+    (scikit-learn#9354).
     """
     labels, sqdist = np.empty(len(X), np.int32), np.empty(len(X), np.float64)
-    for tile in tiles(X, centers, tile_rows):
-        labels[tile.rows], sqdist[tile.rows] = tile.labels, tile.sqdist
+    for tile in tiles(X, [centers], rows_per_gemm):
+        labels[tile.rows], sqdist[tile.rows] = tile.labels[0], tile.sqdist[0]
     return labels, sqdist
 
 
@@ -98,22 +112,45 @@ def exact_sqdist(X: Float, centers: Float, labels: NDArray[np.integer[Any]]) -> 
     return squares
 
 
-def _nearest(tile: Float, Z: Float, centers: Float, moved: Float, scores: Float) -> tuple[Labels, Distances]:
-    """Argmin of ``||c||^2 / 2 - z.c`` for the centred rows Z, repeated exactly where rounding could decide."""
-    half = np.einsum("ij,ij->i", moved, moved) / 2
-    np.matmul(Z, -moved.T, out=scores)
-    scores += half
-    labels = scores.argmin(axis=1).astype(np.int32)
-    best = scores[np.arange(len(labels)), labels]
-    norms = np.einsum("ij,ij->i", Z, Z)
-    sqdist = np.maximum(norms + 2 * best, 0).astype(np.float64)
-    rounding = np.finfo(Z.dtype).eps * (4 + Z.shape[1] ** 0.5)
-    doubtful = np.flatnonzero(sqdist < 100 * rounding * (norms + 2 * half[labels]))
-    if len(doubtful):
-        margin = 2 * (scores[doubtful] - best[doubtful, None])
-        possible = margin <= rounding * (norms[doubtful, None] + 2 * half)
-        labels[doubtful], sqdist[doubtful] = _compare(tile[doubtful], centers, possible)
-    return labels, sqdist
+class _Centers:
+    """A set of centres made ready for many tiles."""
+
+    def __init__(self, centers: Float, origin: NDArray[np.float32], rows_per_gemm: int | None) -> None:
+        self.centers, self.origin = centers, origin
+        self.rows = rows_per_gemm or gemm_rows(len(centers))
+        with np.errstate(over="ignore"):
+            self.moved = centers.astype(np.float32) - origin
+            self.half = np.vecdot(self.moved, self.moved) / 2
+        self.scores = np.empty((min(self.rows, _TILE_ROWS), len(centers)), np.float32)
+
+    def nearest(self, tile: Float, Z: Float, norms: Float) -> tuple[Labels, Distances]:
+        """Labels and squared distances of a tile, some rows at a time; those beyond float32 once more in float64."""
+        labels, sqdist = np.empty(len(tile), np.int32), np.empty(len(tile))
+        for start in range(0, len(tile), self.rows):
+            s = slice(start, start + self.rows)
+            labels[s], sqdist[s] = self._nearest(tile[s], Z[s], norms[s], self.moved, self.half)
+        wide = np.flatnonzero(~np.isfinite(sqdist))
+        if len(wide):
+            Z, moved = tile[wide].astype(np.float64) - self.origin, self.centers.astype(np.float64) - self.origin
+            half = np.vecdot(moved, moved) / 2
+            labels[wide], sqdist[wide] = self._nearest(tile[wide], Z, np.vecdot(Z, Z), moved, half)
+        return labels, sqdist
+
+    def _nearest(self, tile: Float, Z: Float, norms: Float, moved: Float, half: Float) -> tuple[Labels, Distances]:
+        """Argmin of ``||c||^2 / 2 - z.c`` for the centred rows Z, repeated exactly where rounding could decide."""
+        out = self.scores[: len(Z)] if Z.dtype == np.float32 else None
+        scores = np.matmul(Z, -moved.T, out=out)
+        scores += half
+        labels = scores.argmin(axis=1).astype(np.int32)
+        best = scores[np.arange(len(labels)), labels]
+        sqdist = np.maximum(norms + 2 * best, 0).astype(np.float64)
+        rounding = np.finfo(Z.dtype).eps * (4 + Z.shape[1] ** 0.5)
+        doubtful = np.flatnonzero(sqdist < 100 * rounding * (norms + 2 * half[labels]))
+        if len(doubtful):
+            margin = 2 * (scores[doubtful] - best[doubtful, None])
+            possible = margin <= rounding * (norms[doubtful, None] + 2 * half)
+            labels[doubtful], sqdist[doubtful] = _compare(tile[doubtful], self.centers, possible)
+        return labels, sqdist
 
 
 def _compare(rows: Float, centers: Float, possible: NDArray[np.bool_]) -> tuple[NDArray[np.intp], Distances]:

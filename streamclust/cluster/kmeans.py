@@ -84,14 +84,26 @@ def identity(centers: Float, spare: int = SPARE) -> LloydState:
     return LloydState(no_sums(centers), np.empty(0), np.empty((0, p), np.float32), min(k, spare))
 
 
-def lloyd_block(X: Float, centers: Float, spare: int = SPARE) -> LloydState:
-    """One block's part of a Lloyd pass: X : (n, p) float32, finite, against centers : (k, p) float32."""
-    k = len(centers)
-    labels, sqdist = np.empty(len(X), np.int32), np.empty(len(X))
-    totals = np.zeros(centers.shape)
+def lloyd_block(X: Float, sets: Mapping[Key, Float], spare: int = SPARE) -> dict[Key, LloydState]:
+    """One block's part of a Lloyd pass: X : (n, p) float32, finite, against each set's centers : (k, p) float32."""
+    keys, centers = list(sets), list(sets.values())
+    sizes = [len(c) for c in centers]
+    labels = [np.empty(len(X), np.int32) for _ in keys]
+    sqdist = [np.empty(len(X)) for _ in keys]
+    totals = [np.zeros(c.shape) for c in centers]
     for tile in tiles(X, centers):
-        labels[tile.rows], sqdist[tile.rows] = tile.labels, tile.sqdist
-        totals += group_sums(tile.centred, tile.labels, k)
+        first = np.cumsum([0] + [sizes[i] for i in tile.sets])
+        sums = group_sums(tile.centred, tile.labels.T + first[:-1], first[-1])
+        for j, i in enumerate(tile.sets):
+            labels[i][tile.rows], sqdist[i][tile.rows] = tile.labels[j], tile.sqdist[j]
+            totals[i] += sums[first[j] : first[j + 1]]
+    return {key: _state(X, centers[i], labels[i], sqdist[i], totals[i], spare) for i, key in enumerate(keys)}
+
+
+def _state(
+    X: Float, centers: Float, labels: NDArray[np.int32], sqdist: Doubles, totals: Doubles, spare: int
+) -> LloydState:
+    k = len(centers)
     counts = np.bincount(labels, minlength=k).astype(np.int64)
     totals -= counts[:, None] * (centers.astype(np.float64) - origin_of(centers))
     squares: Doubles = np.bincount(labels, sqdist, k).astype(np.float64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,8 +71,8 @@ def restarts(
         rng = np.random.default_rng([seed, max(group)])
         train, judge, polish = _split(sample, max(train_rows, rows * max(group)), rng)
         draws = [kmeans_plusplus(train, max(group), rng) for _ in range(count)]
-        for k in group:
-            found[k] = _best(train, judge, polish, [_pad(draw[:k], k) for draw in draws], n_iter, keep)
+        starts = {(k, i): _pad(draw[:k], k) for k in group for i, draw in enumerate(draws)}
+        found |= _best(train, judge, polish, starts, n_iter, keep)
     return found
 
 
@@ -108,23 +108,34 @@ def _split(sample: Float, size: int, rng: np.random.Generator) -> tuple[Float, F
     return sample[train], judge, sample[order[: _POLISH * size]]
 
 
-def _best(train: Float, judge: Float, rest: Float, draws: list[Centers], n_iter: int, keep: int) -> list[Centers]:
-    """The draws best on the judge's rows after a few iterations, then polished, in order of their inertia there."""
-    tried = [_iterate(train, draw, n_iter)[0] for draw in draws]
-    inertia = [assign(judge, centers)[1].sum() for centers in tried]
-    kept = [_iterate(rest, tried[i], _POLISH_ITER) for i in np.argsort(inertia, kind="stable")[:keep]]
-    return [centers for centers, _ in sorted(kept, key=lambda pair: pair[1])]
+def _best(
+    train: Float, judge: Float, rest: Float, starts: dict[tuple[int, int], Centers], n_iter: int, keep: int
+) -> dict[int, list[Centers]]:
+    """For each k the starts best on the judge's rows after a few iterations, polished, in order of inertia there."""
+    tried = _iterate(train, starts, n_iter)[0]
+    inertia = {key: assign(judge, centers)[1].sum() for key, centers in tried.items()}
+    ks = dict.fromkeys(k for k, _ in starts)
+    kept = {key: tried[key] for k in ks for key in _lowest(inertia, k)[:keep]}
+    polished, reached = _iterate(rest, kept, _POLISH_ITER)
+    return {k: [polished[key] for key in _lowest(reached, k)] for k in ks}
 
 
-def _iterate(X: Float, centers: Centers, n_iter: int) -> tuple[Centers, float]:
-    """Centres after at most that many Lloyd iterations, and the inertia that the last of them saw."""
-    inertia = float("inf")
+def _iterate(
+    X: Float, sets: dict[tuple[int, int], Centers], n_iter: int
+) -> tuple[dict[tuple[int, int], Centers], dict[tuple[int, int], float]]:
+    """Every set's centres after at most that many Lloyd iterations, and the inertia that the last of them saw."""
+    centers, inertia, active = dict(sets), dict.fromkeys(sets, float("inf")), set(sets)
     for _ in range(n_iter):
-        state = lloyd_block(X, centers, spare=8)
-        centers, inertia = update(state)[0], state.inertia
-        if settled(state):
-            break
+        for key, state in lloyd_block(X, {key: centers[key] for key in sets if key in active}, spare=8).items():
+            centers[key], inertia[key] = update(state)[0], state.inertia
+            if settled(state):
+                active.remove(key)
     return centers, inertia
+
+
+def _lowest(cost: Mapping[tuple[int, int], float], k: int) -> list[tuple[int, int]]:
+    """The keys of this k, lowest cost first."""
+    return sorted((key for key in cost if key[0] == k), key=cost.__getitem__)
 
 
 def _pad(centers: Centers, k: int) -> Centers:

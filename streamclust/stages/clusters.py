@@ -15,6 +15,7 @@ from streamclust.cluster.assign import assign
 from streamclust.cluster.members import MembersState, members_block
 from streamclust.cluster.members import merge as merge_members
 from streamclust.cluster.restarts import restarts
+from streamclust.cluster.spread import spread_block
 from streamclust.errors import InputError
 from streamclust.job import Job, fingerprint
 from streamclust.stages.labels import NO_VALUE, LabelWriter, labels_name, up_to_date
@@ -120,7 +121,7 @@ def chain_block(models: Mapping[Any, Any], rows: Rows) -> dict[Any, Any]:
 def add_lloyd(state: Mapping[Any, kmeans.LloydState] | None, rows: Rows, centers: Centers) -> dict[Any, Any]:
     """One block against every set of centres."""
     Z = read_valid(rows)[0]
-    found = {key: kmeans.lloyd_block(Z, c) for key, c in centers.items()}
+    found = kmeans.lloyd_block(Z, centers)
     return found if state is None else merge_lloyd(state, found)
 
 
@@ -134,7 +135,7 @@ def add_spread(
 ) -> dict[Any, metrics.DaviesState]:
     """One block's distances to the means of its labels, for Davies-Bouldin."""
     Z = read_valid(rows)[0]
-    found = {key: metrics.spread_block(Z, assign(Z, c)[0], means[key]) for key, c in centers.items()}
+    found = spread_block(Z, centers, means)
     return found if state is None else merge_spread(state, found)
 
 

@@ -53,8 +53,7 @@ def clusters(data: Path, d: float, k: float, passes: float) -> dict[str, Any]:
     with threadpool_limits(1), ThreadPoolExecutor(THREADS) as pool:
 
         def fold(centers: dict[int, Any]) -> dict[int, kmeans.LloydState]:
-            parts = list(pool.map(lambda s: kmeans.lloyd_block(X[s], centers[k]), starts))
-            return {k: reduce(kmeans.merge, parts)}
+            return {k: reduce(kmeans.merge, pool.map(lambda s: kmeans.lloyd_block(X[s], centers)[k], starts))}
 
         found = kmeans.lloyd(fold, first, max_iter=int(passes))[k]
     seconds = time.perf_counter() - begin

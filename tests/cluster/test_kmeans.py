@@ -59,7 +59,7 @@ def cut(X, rng):
 
 def folding(blocks):
     """The fold that `lloyd` asks for, one block at a time, in a tree of its own making."""
-    return lambda sets: {key: reduce(merge, [lloyd_block(X, C) for X in blocks]) for key, C in sets.items()}
+    return lambda sets: {key: reduce(merge, [lloyd_block(X, {0: C})[0] for X in blocks]) for key, C in sets.items()}
 
 
 def distinct(X):
@@ -110,7 +110,7 @@ def test_assign_holds_no_n_by_k():
 @given(problems())
 def test_lloyd_state_merges(problem):
     X, centers, _, rng = problem
-    states = [lloyd_block(part, centers) for part in cut(X, rng)]
+    states = [lloyd_block(part, {0: centers})[0] for part in cut(X, rng)]
     before = copy.deepcopy(states)
     left = reduce(merge, states)
     right = reduce(lambda a, b: merge(b, a), reversed(states))
@@ -133,7 +133,10 @@ def test_lloyd_state_merges(problem):
 @given(problems())
 def test_lloyd_state_of_other_blocks(problem):
     X, centers, _, rng = problem
-    parts, whole = reduce(merge, [lloyd_block(part, centers) for part in cut(X, rng)]), lloyd_block(X, centers)
+    parts, whole = (
+        reduce(merge, [lloyd_block(part, {0: centers})[0] for part in cut(X, rng)]),
+        lloyd_block(X, {0: centers})[0],
+    )
     # float32 GEMM rounds by shape: a near tie may fall otherwise, and a distance is good to eps times the ratio of the
     # norms to it, which stays below 1000 here or is compared in float64
     assert parts.counts.sum() == whole.counts.sum() == len(X)
@@ -146,9 +149,9 @@ def test_other_blocks_same_counts_on_blobs():
     rng = np.random.default_rng(1)
     X = (rng.normal(size=(5000, 12)) + 8 * rng.normal(size=(10, 12))[rng.integers(0, 10, 5000)]).astype(np.float32)
     centers = kmeans_plusplus(X, 10, rng)
-    whole = lloyd_block(X, centers)
+    whole = lloyd_block(X, {0: centers})[0]
     for _ in range(5):
-        parts = reduce(merge, [lloyd_block(part, centers) for part in cut(X, rng)])
+        parts = reduce(merge, [lloyd_block(part, {0: centers})[0] for part in cut(X, rng)])
         np.testing.assert_array_equal(parts.counts, whole.counts)
         # sums are float64 of exact float32 differences; only their order changes
         np.testing.assert_allclose(parts.sums.sums, whole.sums.sums, atol=1e-9 * np.abs(X).sum())
@@ -204,7 +207,7 @@ def test_many_sets_share_every_read():
 
 def test_update_uses_each_far_row_once():
     X = np.array([[0, 0], [0, 0], [9, 0], [9, 0], [0, 5]], np.float32)
-    state = lloyd_block(X, np.zeros((4, 2), np.float32))
+    state = lloyd_block(X, {0: np.zeros((4, 2), np.float32)})[0]
     centers, still_empty = update(state)
     assert still_empty == 1  # two distinct rows have a distance, three clusters are empty
     np.testing.assert_array_equal(centers[1:3], [[9, 0], [0, 5]])

@@ -79,17 +79,18 @@ def test_killed_anywhere_and_started_again(case, uninterrupted, tmp_path, where,
 def main(store: str, case: str, where: str, count: str, when: str) -> None:
     """A run that is killed at the ``count``-th call of a function."""
     from importlib import import_module
+    from itertools import count as counter
 
     module, name = where.split(":")
-    home, seen = import_module(module), []
+    home, calls = import_module(module), counter(1)
     real = getattr(home, name)
 
     def fatal(*args, **kwargs):
-        seen.append(1)
-        if len(seen) == int(count) and when == "before":
+        mine = next(calls) == int(count)  # threads call it side by side
+        if mine and when == "before":
             os.kill(os.getpid(), signal.SIGKILL)
         result = real(*args, **kwargs)
-        if len(seen) == int(count):
+        if mine:
             os.kill(os.getpid(), signal.SIGKILL)
         return result
 

@@ -1,0 +1,50 @@
+"""Distances to the means of k-means clusters against plain differences, over awkward data and any blocks."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+import numpy as np
+from hypothesis import given
+
+from streamclust.cluster.assign import assign
+from streamclust.cluster.kmeans import lloyd_block, merge
+from streamclust.cluster.spread import spread_block
+from streamclust.metrics import davies_bouldin, spread_merge
+from streamclust.metrics import spread_block as by_differences
+from tests.cluster.test_kmeans import cut, laws, problems
+
+
+@laws
+@given(problems())
+def test_as_by_differences(problem):
+    X, centers, k, rng = problem
+    sets = {"some": centers, "one": centers[:1], "others": X[rng.choice(len(X), min(len(X), k), replace=False)]}
+    blocks = cut(X, rng)
+    states = [lloyd_block(block, sets) for block in blocks]
+    means = {key: reduce(merge, [state[key] for state in states]).sums.means for key in sets}
+    found = [spread_block(block, sets, means) for block in blocks]
+    for key, c in sets.items():
+        whole = reduce(spread_merge, [state[key] for state in found])
+        true = reduce(spread_merge, [by_differences(block, assign(block, c)[0], means[key]) for block in blocks])
+        np.testing.assert_array_equal(whole.counts, true.counts)
+        nothing = 1e-12 * np.abs(X).max()  # what float64 resolves
+        np.testing.assert_allclose(whole.distances, true.distances, rtol=0.01, atol=nothing * len(X))
+        if true.distances.max() > 1e6 * nothing:
+            np.testing.assert_allclose(davies_bouldin(whole, means[key]), davies_bouldin(true, means[key]), rtol=0.01)
+
+
+def test_no_worse_than_float32_on_ordinary_rows():
+    rng = np.random.default_rng(3)
+    X = (rng.normal(size=(5000, 40)) + 3 * rng.normal(size=(8, 40))[rng.integers(0, 8, 5000)]).astype(np.float32)
+    sets = {8: X[:8].copy()}
+    means = {8: lloyd_block(X, sets)[8].sums.means}
+    found, true = spread_block(X, sets, means)[8], by_differences(X, assign(X, sets[8])[0], means[8])
+    np.testing.assert_allclose(found.distances, true.distances, rtol=1e-5)
+
+
+def test_identical_rows_have_no_spread():
+    X = np.repeat(np.array([[1.1, 7.3], [-4.2, 0.9]], np.float32), 5, axis=0)
+    sets = {2: X[[0, 5]] + np.float32(0.3)}
+    means = {2: lloyd_block(X, sets)[2].sums.means}
+    assert spread_block(X, sets, means)[2].distances.max() < 1e-6
