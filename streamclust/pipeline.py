@@ -104,9 +104,17 @@ def fit(job: Job) -> dict[str, str]:
 
 @one_blas_thread()
 def predict(job: Job) -> dict[str, str]:
-    """Label batches that the newest models have not seen, with those models as they are."""
-    models = _fitted(job)
-    return {f"{d} labels": ", ".join(clusters.predict(job, model)) or "up to date" for d, model in models.items()}
+    """Label, score and place the batches that the newest models have not seen, with those models as they are."""
+    newest, seen = job.store.snapshot.newest, dict[str, list[str]]()
+    for descriptor, model in _fitted(job).items():
+        seen[f"{descriptor} labels"] = clusters.predict(job, model)
+        if measured := newest("model", f"{descriptor}/strangeness"):
+            seen[f"{descriptor} outliers"] = strangeness.predict(job, measured)
+        if placed := newest("model", f"{descriptor}/map"):
+            seen[f"{descriptor} map"] = maps.predict(job, placed)
+    if judged := newest("model", "outliers"):
+        seen["outliers"] = fused.predict(job, judged)
+    return {what: ", ".join(batches) or "up to date" for what, batches in seen.items()}
 
 
 @one_blas_thread()

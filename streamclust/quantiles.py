@@ -172,6 +172,9 @@ def threshold_above(sketch: QuantileSketch, share: float) -> float:
     return float(upper[np.flatnonzero(more <= allowed)[0]])
 
 
+PARTS = ("head", "floor", "top", "bins", "counts")  # the names of the arrays that a sketch is stored as
+
+
 def to_arrays(sketch: QuantileSketch) -> dict[str, NDArray[np.generic]]:
     """The sketch as named arrays, for storing."""
     head = np.array([sketch.count, sketch.exact, sketch.at_floor], np.int64)

@@ -18,7 +18,7 @@ from streamclust.cluster.restarts import restarts
 from streamclust.cluster.spread import spread_block
 from streamclust.errors import InputError
 from streamclust.job import Job, fingerprint
-from streamclust.stages.labels import NO_VALUE, LabelWriter, labels_name, up_to_date
+from streamclust.stages.labels import NO_VALUE, LabelWriter, unlabelled, up_to_date
 from streamclust.stages.reduced import extend, load_sample, read_valid, reduced_rows
 from streamclust.store.rows import Rows
 
@@ -156,8 +156,7 @@ def predict(job: Job, model: str) -> list[str]:
     """Label the batches that a model has not labelled, by its centres as they are; returns their names."""
     store, about = job.store, job.store.snapshot.entries[model].attributes
     extend(job, about["parents"][0])
-    addresses = reduced_rows(store, about["parents"][0])
-    addresses = [r for r in addresses if labels_name(model, r.batch) not in store.snapshot.entries]
+    addresses = reduced_rows(store, about["parents"][0], unlabelled(store, model))
     if not addresses:
         return []
     centers = {

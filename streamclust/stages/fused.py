@@ -14,7 +14,7 @@ from streamclust.evidence import evidence, strongest
 from streamclust.job import Job, fingerprint
 from streamclust.planning import LABEL_ROWS
 from streamclust.quantiles import QuantileSketch
-from streamclust.stages.labels import LabelWriter, labels_name, up_to_date
+from streamclust.stages.labels import LabelWriter, labels_name, unlabelled, up_to_date
 from streamclust.stages.reduced import reduced_name
 from streamclust.stages.strangeness import load_sketches
 from streamclust.store.rows import Rows
@@ -89,6 +89,30 @@ def fuse(job: Job, strangeness: Mapping[str, str]) -> str:
     drafts = writer.finish("outliers", COLUMNS)
     store.publish("outliers", drafts | {name: (draft, draft.entry(attributes, {}))})
     return name
+
+
+def predict(job: Job, model: str) -> list[str]:
+    """Score and flag, by a model and a threshold as they are, the batches not judged yet; returns their names."""
+    store, about = job.store, job.store.snapshot.entries[model].attributes
+    strangeness = dict(zip(about["descriptors"], about["parents"], strict=True))
+    addresses = [rows for batch in unlabelled(store, model) for rows in _rows(store, batch, strangeness)]
+    if not addresses:
+        return []
+    sketches = {descriptor: load_sketches(store, of) for descriptor, of in strangeness.items()}
+    with job.journal.stage("fuse outlier scores", sum(len(rows) for rows in addresses)):
+        writer = LabelWriter(store, model, addresses, ARRAYS, fingerprint(model, "labels"))
+        fused = load_fusion(store, model)
+        job.executor.fold(add_judged, writer.addresses, merge_judged, sketches, fused, run=1)
+        job.executor.map(flag_block, writer.addresses, about["threshold"])
+        store.publish("predict outliers", writer.finish("outliers", COLUMNS))
+    return sorted({rows.batch for rows in addresses})
+
+
+def load_fusion(store: Store, model: str) -> fusion.Fusion:
+    """The frozen fusion, as stored."""
+    masks = sorted({int(name.split("/")[1]) for name in store.snapshot.entries[model].arrays if "references/" in name})
+    parts = {mask: {part: store.read(model, f"references/{mask}/{part}") for part in quantiles.PARTS} for mask in masks}
+    return fusion.Fusion(store.read(model, "weights"), {mask: quantiles.from_arrays(of) for mask, of in parts.items()})
 
 
 def _rows(store: Store, batch: Batch, strangeness: Mapping[str, str]) -> list[Rows]:

@@ -10,7 +10,7 @@ from streamclust.job import Job, fingerprint
 from streamclust.store.draft import Draft
 from streamclust.store.manifest import Entry
 from streamclust.store.rows import Rows
-from streamclust.store.store import Store
+from streamclust.store.store import Batch, Store
 
 NO_VALUE = -2
 
@@ -31,6 +31,11 @@ def up_to_date(job: Job, kind: str, role: str, wanted: str) -> str | None:
         return None
     job.journal.note(f"{role}: up to date")
     return found
+
+
+def unlabelled(store: Store, model: str) -> list[Batch]:
+    """The batches that a model has not labelled yet."""
+    return [batch for batch in store.batches if labels_name(model, batch.name) not in store.snapshot.entries]
 
 
 class LabelWriter:

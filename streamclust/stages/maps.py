@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from streamclust.embedding import fit_map, place
 from streamclust.job import Job, fingerprint
-from streamclust.stages.labels import LabelWriter, up_to_date
+from streamclust.stages.labels import LabelWriter, unlabelled, up_to_date
 from streamclust.stages.reduced import load_sample, read_valid, reduced_rows
 from streamclust.store.rows import Rows
 from streamclust.store.store import Store
+
+PLACES = {"x": np.float32, "y": np.float32}
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,7 @@ def fit_sample(sample: tuple[NDArray[np.int64], NDArray[np.float32]], seed: int,
 def _publish(job: Job, projection: str, descriptor: str, found: SampleMap, wanted: str) -> str:
     store = job.store
     name = f"models/{descriptor}-map-{store.snapshot.number + 1:06d}"
-    arrays = {"x": np.float32, "y": np.float32}
-    writer = LabelWriter(store, name, reduced_rows(store, projection), arrays, fingerprint(wanted, "labels"))
+    writer = LabelWriter(store, name, reduced_rows(store, projection), PLACES, fingerprint(wanted, "labels"))
     job.executor.map(place_block, writer.addresses, found)
     draft = store.draft(name, "model", wanted)
     for array in ("ids", "Z", "xy"):
@@ -82,9 +83,28 @@ def _publish(job: Job, projection: str, descriptor: str, found: SampleMap, wante
         "extent": [float(v) for axis in (0, 1) for v in (found.xy[:, axis].min(), found.xy[:, axis].max())],
         "snapshot": store.snapshot.number,
     }
-    drafts = writer.finish(role, {"x": f"{descriptor}_x", "y": f"{descriptor}_y"})
+    drafts = writer.finish(role, _columns(descriptor))
     store.publish(f"map {descriptor}", drafts | {name: (draft, draft.entry(attributes, {}))})
     return name
+
+
+def predict(job: Job, model: str) -> list[str]:
+    """Place on a map as it is the rows of batches that it has not placed; returns their names."""
+    store, about = job.store, job.store.snapshot.entries[model].attributes
+    addresses = reduced_rows(store, about["parents"][0], unlabelled(store, model))
+    if not addresses:
+        return []
+    descriptor = about["descriptor"]
+    with job.journal.stage(f"{descriptor}: place on the map", sum(len(rows) for rows in addresses)):
+        writer = LabelWriter(store, model, addresses, PLACES, fingerprint(model, "labels"))
+        found = SampleMap(*(store.read(model, array) for array in ("ids", "Z", "xy")))
+        job.executor.map(place_block, writer.addresses, found)
+        store.publish(f"predict {descriptor} map", writer.finish(about["role"], _columns(descriptor)))
+    return sorted({rows.batch for rows in addresses})
+
+
+def _columns(descriptor: str) -> dict[str, str]:
+    return {"x": f"{descriptor}_x", "y": f"{descriptor}_y"}
 
 
 def place_block(rows: Rows, found: SampleMap) -> None:

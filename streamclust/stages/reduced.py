@@ -79,10 +79,10 @@ def load_sample(store: Store, projection: str) -> Sample:
     return Sample(ids.astype(np.int64), store.read(projection, "sample/reduced"))
 
 
-def reduced_rows(store: Store, projection: str, **extra: str) -> list[Rows]:
-    """Addresses of all reduced rows, as ``Z``; ``extra`` names further arrays of the same group."""
+def reduced_rows(store: Store, projection: str, batches: Sequence[Batch] | None = None, **extra: str) -> list[Rows]:
+    """Addresses of reduced rows, as ``Z``, of all batches or of some; ``extra`` names further arrays of the group."""
     found: list[Rows] = []
-    for batch in store.batches:
+    for batch in store.batches if batches is None else batches:
         name = reduced_name(projection, batch)
         if name in store.snapshot.entries:
             paths = {"Z": store.array(name, "Z")} | {key: store.array(name, array) for key, array in extra.items()}

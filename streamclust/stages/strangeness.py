@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -16,11 +16,11 @@ from streamclust.evidence import MEASURES
 from streamclust.job import Job, fingerprint
 from streamclust.outliers import SubsampledDensity, fit_density, score_density
 from streamclust.quantiles import QuantileSketch
-from streamclust.stages.labels import NO_VALUE, LabelWriter, labels_name, up_to_date
+from streamclust.stages.labels import NO_VALUE, LabelWriter, labels_name, unlabelled, up_to_date
 from streamclust.stages.reduced import Sample, load_sample, read_valid, reduced_rows
 from streamclust.store.draft import Draft
 from streamclust.store.rows import Rows
-from streamclust.store.store import Store
+from streamclust.store.store import Batch, Store
 
 Method = Literal["hdbscan", "optics"]
 METHODS: tuple[Method, ...] = ("hdbscan", "optics")
@@ -75,8 +75,23 @@ def measure(job: Job, projection: str, clustering: str) -> str:
     return name
 
 
-def _addresses(store: Store, projection: str, clustering: str) -> list[Rows]:
-    rows = reduced_rows(store, projection, norm="norm", residual="residual")
+def predict(job: Job, model: str) -> list[str]:
+    """Measure, by a model as it is, the batches that it has not measured; returns their names."""
+    store, about = job.store, job.store.snapshot.entries[model].attributes
+    projection, clustering = about["parents"]
+    addresses = _addresses(store, projection, clustering, unlabelled(store, model))
+    if not addresses:
+        return []
+    descriptor = about["descriptor"]
+    with job.journal.stage(f"{descriptor}: score outliers", sum(len(rows) for rows in addresses)):
+        writer = LabelWriter(store, model, addresses, WRITTEN, fingerprint(model, "labels"))
+        job.executor.fold(add_measures, writer.addresses, merge_seen, load_measures(store, model), run=1)
+        store.publish(f"predict {descriptor} outliers", writer.finish(about["role"], _columns(descriptor)))
+    return sorted({rows.batch for rows in addresses})
+
+
+def _addresses(store: Store, projection: str, clustering: str, batches: Sequence[Batch] | None = None) -> list[Rows]:
+    rows = reduced_rows(store, projection, batches, norm="norm", residual="residual")
     return [r.with_arrays(distance=store.array(labels_name(clustering, r.batch), "distance")) for r in rows]
 
 
@@ -172,19 +187,38 @@ def _publish(
         "noise": {method: _reliability(model.noise[method], seen, method) for method in METHODS},
         "snapshot": store.snapshot.number,
     }
-    columns = {"hdbscan": f"{descriptor}_hdbscan", "optics": f"{descriptor}_optics"}
-    columns |= {"score": f"{descriptor}_outlier_score"}
-    drafts = writer.finish(f"{descriptor}/strangeness", columns)
+    drafts = writer.finish(f"{descriptor}/strangeness", _columns(descriptor))
     store.publish(f"outliers {descriptor}", drafts | {name: (draft, draft.entry(attributes, {}))})
 
 
+def _columns(descriptor: str) -> dict[str, str]:
+    columns = {"hdbscan": f"{descriptor}_hdbscan", "optics": f"{descriptor}_optics"}
+    return columns | {"score": f"{descriptor}_outlier_score"}
+
+
 def _write_parts(draft: Draft, room: str, model: Any) -> None:
+    """Every field but names; () becomes (1,)."""
     for field in fields(model):
         value = getattr(model, field.name)
-        if isinstance(value, np.ndarray) and value.size:
-            draft.write(f"{room}/{field.name}", value)
-        elif not isinstance(value, np.ndarray | str):
-            draft.write(f"{room}/{field.name}", np.array([value]))
+        if not isinstance(value, str):
+            draft.write(f"{room}/{field.name}", np.asarray(value))
+
+
+def load_measures(store: Store, model: str) -> Measures:
+    """What was fitted on one descriptor, as stored."""
+
+    def parts(room: str, kind: Any) -> dict[str, NDArray[Any]]:
+        return {f.name: store.read(model, f"{room}/{f.name}") for f in fields(kind) if f.name != "method"}
+
+    local = parts("density", SubsampledDensity)
+    noise = {}
+    for method in METHODS:
+        found = parts(method, density.NoiseModel)
+        k, radius, fraction = (found.pop(name)[0] for name in ("neighbour", "radius", "fraction"))
+        noise[method] = density.NoiseModel(
+            method, **found, neighbour=int(k), radius=float(radius), fraction=float(fraction)
+        )
+    return Measures(SubsampledDensity(**local | {"scale": local["scale"][0]}), noise)
 
 
 def _reliability(model: density.NoiseModel, seen: Seen, method: Method) -> dict[str, Any]:
@@ -203,8 +237,6 @@ def _reliability(model: density.NoiseModel, seen: Seen, method: Method) -> dict[
 def load_sketches(store: Store, model: str) -> dict[str, QuantileSketch]:
     """The stored sketches of every measure."""
     return {
-        name: quantiles.from_arrays(
-            {part: store.read(model, f"sketches/{name}/{part}") for part in ("head", "floor", "top", "bins", "counts")}
-        )
+        name: quantiles.from_arrays({part: store.read(model, f"sketches/{name}/{part}") for part in quantiles.PARTS})
         for name in MEASURES
     }

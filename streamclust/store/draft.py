@@ -196,6 +196,8 @@ def sweep(root: Path, named: Named) -> int:
     """Remove drafts that nobody holds and no manifest mentions; returns how many."""
     removed = 0
     abandoned = list(_abandoned(root))
+    if not abandoned:
+        return 0
     published = named()  # read once the locks are ours: a writer may have published just before it died
     for record, lock in abandoned:
         folder = root / "data" / record["path"]

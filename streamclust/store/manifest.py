@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -97,8 +97,8 @@ def _numbers(log: Path) -> list[int]:
     return sorted(int(p.stem) for p in log.glob("????????.json") if p.stem.isdigit())
 
 
-def load(log: Path, number: int | None = None) -> Snapshot:
-    """The state after manifest ``number`` (the highest by default), from the last checkpoint on.
+def load(log: Path, number: int | None = None, since: Snapshot | None = None) -> Snapshot:
+    """The state after manifest ``number`` (the highest by default), from the last checkpoint on or a known state.
 
     Raises
     ------
@@ -113,17 +113,27 @@ def load(log: Path, number: int | None = None) -> Snapshot:
         document = read(log, step)
         if documents and documents[-1]["parent"] != document["digest"]:
             raise DamageError(_file(log, step), "its digest is not what the next manifest names", hint="restore it")
+        if since is not None and document["digest"] == since.digest:
+            return _replay(since, documents)
         documents.append(document)
         if document["checkpoint"] is not None:
             break
-    newest = documents[0]["digest"]
-    checkpoint = documents.pop()["checkpoint"] if documents[-1]["checkpoint"] is not None else {}
-    entries = {name: _entry(e) for name, e in checkpoint.items()}
+    return _replay(None, documents)
+
+
+def _replay(known: Snapshot | None, documents: Sequence[Mapping[str, Any]]) -> Snapshot:
+    """The state after some documents, newest first, that follow a known one or end with a checkpoint or the first."""
+    if known is not None and not documents:
+        return known
+    entries = dict(known.entries) if known is not None else {}
     for document in reversed(documents):
+        if document["checkpoint"] is not None:  # it holds what it adds
+            entries = {name: _entry(e) for name, e in document["checkpoint"].items()}
+            continue
         for name in document["remove"]:
             entries.pop(name, None)
         entries |= {name: replace(_entry(e), added=document["number"]) for name, e in document["add"].items()}
-    return Snapshot(last, newest, entries)
+    return Snapshot(documents[0]["number"], documents[0]["digest"], entries)
 
 
 def read(log: Path, number: int) -> dict[str, Any]:

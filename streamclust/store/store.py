@@ -63,17 +63,24 @@ class Store:
 
     def refresh(self) -> None:
         """Move to the newest snapshot."""
-        self.snapshot = manifest.load(self.path / "log")
-        self.__dict__.pop("batches", None)
+        self.snapshot = manifest.load(self.path / "log", since=self.snapshot)
+        for cached in ("every_batch", "batches"):
+            self.__dict__.pop(cached, None)
 
     @cached_property
-    def batches(self) -> list[Batch]:
-        """Batches in the order they were published."""
+    def every_batch(self) -> list[Batch]:
+        """Batches in the order they were published, withdrawn ones too, so that row numbers never move."""
         found, base = [], 0
         for name, entry in self.snapshot.of_kind("batch").items():
             found.append(Batch(name, entry, base))
             base += found[-1].n
         return found
+
+    @cached_property
+    def batches(self) -> list[Batch]:
+        """Batches in the order they were published, those left out that were withdrawn."""
+        withdrawn = {entry.attributes["role"] for entry in self.snapshot.of_kind("withdrawal").values()}
+        return [batch for batch in self.every_batch if batch.name not in withdrawn]
 
     @property
     def n(self) -> int:
@@ -135,7 +142,7 @@ class Store:
                 manifest.sync(parent / "zarr.json")
                 manifest.sync(parent)
         for attempt in range(_TRIES):
-            base = manifest.load(self.path / "log")
+            base = manifest.load(self.path / "log", since=self.snapshot)
             check(base)
             taken = sorted(set(drafts) & set(base.entries))
             if taken:

@@ -1,0 +1,268 @@
+"""Fit anew without losing names: a proposal that nobody reads, what it would change, and its acceptance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamclust import counts
+from streamclust.blocks import one_blas_thread
+from streamclust.cluster import matching
+from streamclust.cluster.matching import Event, Matching, Move
+from streamclust.cluster.members import MembersState, members_block
+from streamclust.cluster.members import merge as merge_members
+from streamclust.errors import InputError
+from streamclust.job import Job, fingerprint
+from streamclust.planning import LABEL_ROWS
+from streamclust.stages import clusters, reduced
+from streamclust.stages.labels import labels_name
+from streamclust.stages.names import LEVELS, Level, cluster_ids, next_id
+from streamclust.store.draft import Draft
+from streamclust.store.manifest import Snapshot
+from streamclust.store.rows import Rows
+from streamclust.store.store import Batch, Store
+from streamclust.store.trial import PROPOSED, Trial, others
+
+Tables = Mapping[Level, NDArray[np.int64]]
+Days = int | Sequence[str] | None
+SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Change:
+    """What becomes of one descriptor.
+
+    Attributes
+    ----------
+    model, before : the proposed k-means model, and the one in force (none for a new descriptor).
+    label, fine : ids and events of the chosen and the fine clustering.
+    moves : (id now, id then, rows) of the chosen clustering, most rows first.
+    rows : id then -> up to 12 row numbers in the snapshot, drawn at random from those that would come under it.
+    """
+
+    descriptor: str
+    model: str
+    before: str | None
+    label: Matching
+    fine: Matching
+    moves: tuple[Move, ...]
+    rows: Mapping[int, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A refit that waits: the days it was fitted on, by id, and what would change, by descriptor.
+
+    Without changes nothing waits: the models in force are of these very days.
+    """
+
+    days: tuple[str, ...]
+    changes: Mapping[str, Change]
+
+
+@one_blas_thread()
+def propose(job: Job, days: Days = None) -> Proposal:
+    """Fit projection and k-means of every descriptor anew and compare them with the models in force.
+
+    ``days`` are ids of batches, or how many of the last ones, or None for all. Nothing is in force until `accept`. The
+    same inputs again are a no-op, other ones replace the proposal, a killed run carries on. A descriptor that none of
+    the days has keeps its model.
+
+    Raises
+    ------
+    InputError : there is no such day, or nothing to fit on.
+    """
+    store, chosen = job.store, _chosen(job.store, days)
+    digests = [(batch.name, batch.entry.attributes["digest"]) for batch in chosen]
+    key = fingerprint(digests, job.settings.reduce.model_dump(), job.settings.cluster.model_dump(), job.settings.seed)
+    before = {d: store.snapshot.newest("model", f"{d}/kmeans") for d in sorted(store.descriptors)}
+    found = _fit(job, key, [batch.name for batch in chosen])
+    fitted = {d: model for d, model in found.items() if model != before[d]}
+    if fitted:
+        _publish(job, key, fitted, before, [batch.id for batch in chosen])
+    elif stale := others(store.snapshot, key):
+        store.publish("discard refit", {}, remove=stale)
+    return waiting(store) or Proposal(tuple(batch.id for batch in chosen), {})
+
+
+def _chosen(store: Store, days: Days) -> list[Batch]:
+    if isinstance(days, int):
+        if days < 1:
+            raise InputError("the days to fit on", f"the last {days}", "at least 1")
+        return store.batches[-days:]
+    if days is None:
+        found = list(store.batches)
+    else:
+        known = {batch.id for batch in store.batches}
+        if unknown := sorted(set(days) - known):
+            raise InputError(store.path, f"no batch {unknown[0]!r}", "batches that streamclust info STORE lists")
+        found = [batch for batch in store.batches if batch.id in days]
+    if not found:
+        raise InputError(store.path, "no batch to fit on", "at least one")
+    return found
+
+
+def _fit(job: Job, key: str, batches: Sequence[str]) -> dict[str, str]:
+    """A model of each descriptor that the batches have, labelling every batch; proposed unless it is in force."""
+    some = replace(job, store=Trial(job.store, key, batches))
+    found = {d: clusters.cluster(some, reduced.reduce(some, d)) for d in sorted(some.store.descriptors)}
+    job.store.refresh()
+    for model in found.values():
+        if job.store.snapshot.entries[model].kind != "model":
+            clusters.predict(replace(job, store=Trial(job.store, key)), model)
+    job.store.refresh()
+    return found
+
+
+def _publish(
+    job: Job, key: str, fitted: Mapping[str, str], before: Mapping[str, str | None], days: Sequence[str]
+) -> None:
+    """The comparison as an object of its own, in place of any other proposal."""
+    trial = Trial(job.store, key)
+    wanted = fingerprint("refit", fitted, before, [batch.name for batch in trial.batches])
+    if trial.snapshot.find("refit", wanted) is None:
+        name = f"models/refit-{trial.snapshot.number + 1:06d}"
+        draft = trial.draft(name, "refit", wanted)
+        changes = {d: _compare(job, draft, d, model, before[d]) for d, model in fitted.items()}
+        attributes = {"role": "refit", "days": list(days), "changes": changes}
+        trial.publish("propose refit", {name: (draft, draft.entry(attributes, {}))}, remove=others(trial.snapshot, key))
+        job.store.refresh()
+
+
+def _compare(job: Job, draft: Draft, descriptor: str, model: str, before: str | None) -> dict[str, Any]:
+    """Ids and events of one descriptor; tables and rows go to the draft."""
+    store = job.store
+    about = {"model": model, "before": before}
+    k = {level: len(cluster_ids(store, model, level)) for level in LEVELS}
+    if before is None:
+        return about | {level: asdict(matching.first(k[level])) for level in LEVELS}
+    old = {level: cluster_ids(store, before, level) for level in LEVELS}
+    addresses = list(_addresses(store, before, model))
+    with job.journal.stage(f"{descriptor}: compare with the newest", sum(len(rows) for rows in addresses)):
+        sizes = {level: (len(old[level]), k[level]) for level in LEVELS}
+        tables = job.executor.fold(add_tables, addresses, merge_tables, sizes)
+        found = {v: matching.match(tables[v], old[v], next_id(store, before, v)) for v in LEVELS}
+        ids = np.array(old["label"]), np.array(found["label"].ids)
+        rows = job.executor.fold(add_changed, addresses, merge_members, *ids, job.settings.seed).random
+    draft.write(f"{descriptor}/table", tables["label"])
+    draft.write(f"{descriptor}/rows", rows)
+    return about | {level: asdict(found[level]) for level in LEVELS}
+
+
+def _addresses(store: Store, before: str, model: str) -> Iterator[Rows]:
+    """Rows of the batches that both models labelled."""
+    for batch in store.batches:
+        old, new = labels_name(before, batch.name), labels_name(model, batch.name)
+        if {old, new} <= store.snapshot.entries.keys():
+            paths = {f"{which}/{v}": store.array(n, v) for which, n in (("old", old), ("new", new)) for v in LEVELS}
+            yield from store.rows(batch, LABEL_ROWS, paths | {"distance": store.array(new, "distance")})
+
+
+def add_tables(state: Tables | None, rows: Rows, sizes: Mapping[Level, tuple[int, int]]) -> Tables:
+    """One block's rows by old and new label."""
+    found = {
+        v: counts.contingency_block(rows.read(f"old/{v}"), rows.read(f"new/{v}"), *size) for v, size in sizes.items()
+    }
+    return found if state is None else merge_tables(state, found)
+
+
+def merge_tables(a: Tables, b: Tables) -> Tables:
+    """Both."""
+    return {level: a[level] + b[level] for level in a}
+
+
+def add_changed(
+    state: MembersState | None, rows: Rows, old_ids: NDArray[np.int64], new_ids: NDArray[np.int64], seed: int
+) -> MembersState:
+    """A draw of one block's rows whose id changes, by new label."""
+    old, new = rows.read("old/label"), rows.read("new/label")
+    moved = (old >= 0) & (new >= 0)
+    moved[moved] = old_ids[old[moved]] != new_ids[new[moved]]
+    found = members_block(rows.ids, np.where(moved, new, -1), rows.read("distance"), len(new_ids), SHOWN, seed)
+    return found if state is None else merge_members(state, found)
+
+
+def waiting(store: Store) -> Proposal | None:
+    """The proposal that waits in a store, if one does."""
+    name = _waiting(store.snapshot)
+    if name is None:
+        return None
+    about = store.snapshot.entries[name].attributes
+    return Proposal(tuple(about["days"]), {d: _change(store, name, d) for d in about["changes"]})
+
+
+def _waiting(snapshot: Snapshot) -> str | None:
+    return snapshot.newest(f"{PROPOSED}refit", "refit")
+
+
+def _change(store: Store, proposal: str, descriptor: str) -> Change:
+    entry = store.snapshot.entries[proposal]
+    about = entry.attributes["changes"][descriptor]
+    found = {level: _matching(about[level]) for level in LEVELS}
+    moves: tuple[Move, ...] = ()
+    rows: dict[int, tuple[int, ...]] = {}
+    if about["before"] is not None:
+        ids = found["label"].ids
+        table = store.read(proposal, f"{descriptor}/table")
+        moves = matching.moves(table, cluster_ids(store, about["before"]), ids)
+        drawn = store.read(proposal, f"{descriptor}/rows")
+        rows = {i: tuple(int(r) for r in row[row >= 0]) for i, row in zip(ids, drawn, strict=True) if row[0] >= 0}
+    return Change(descriptor, about["model"], about["before"], found["label"], found["fine"], moves, rows)
+
+
+def _matching(tree: Mapping[str, Any]) -> Matching:
+    events = tuple(Event(e["kind"], tuple(e["old"]), tuple(e["new"])) for e in tree["events"])
+    return Matching(tuple(tree["ids"]), tree["next_id"], tree["shared"], tree["changed"], events)
+
+
+@one_blas_thread()
+def accept(job: Job) -> dict[str, str]:
+    """Put the proposal in force, in one manifest; returns the new k-means model of each descriptor.
+
+    Batches that came since are labelled first. Outliers, maps and comparisons are those of the models before until
+    their stages run again.
+
+    Raises
+    ------
+    InputError : nothing is proposed, or it was compared with other models or batches than are stored now.
+    """
+    store = job.store
+    store.refresh()
+    name, proposal = _waiting(store.snapshot), waiting(store)
+    if name is None or proposal is None:
+        raise InputError(store.path, "no refit is proposed", "a proposal", "streamclust refit STORE")
+
+    def check(newest: Snapshot) -> None:
+        _check(Store(store.path, newest), name, proposal)
+
+    check(store.snapshot)
+    trial = replace(job, store=Trial(store, store.snapshot.entries[name].attributes["proposal"]))
+    for change in proposal.changes.values():
+        clusters.predict(trial, change.model)
+    trial.store.accept("accept refit", {c.model: _ids(c) for c in proposal.changes.values()}, check)
+    store.refresh()
+    return {descriptor: change.model for descriptor, change in proposal.changes.items()}
+
+
+def _ids(change: Change) -> dict[str, Any]:
+    found = {"label": change.label, "fine": change.fine}
+    return {
+        "ids": {level: list(m.ids) for level, m in found.items()},
+        "next_ids": {level: m.next_id for level, m in found.items()},
+    }
+
+
+def _check(store: Store, name: str, proposal: Proposal) -> None:
+    """The proposal waits still, and what it was made from is as it was."""
+    found = "" if name in store.snapshot.entries else "another one took its place"
+    for batch in sorted(set(proposal.days) - {batch.id for batch in store.batches}):
+        found = f"batch {batch!r} is no more"
+    for descriptor, change in proposal.changes.items():
+        if store.snapshot.newest("model", f"{descriptor}/kmeans") != change.before:
+            found = f"{descriptor} was fitted anew since"
+    if found:
+        raise InputError("the proposed refit", found, "what is stored now", "streamclust refit STORE")

@@ -1,0 +1,127 @@
+"""Frozen models: what they say of a batch again, of a new batch, and of one that lacks a descriptor."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from streamclust import pipeline
+from streamclust.ingest import ingest
+from streamclust.readers.case import open_case
+from streamclust.stages import grids, strangeness
+from streamclust.store.manifest import Entry
+from streamclust.store.store import Store
+from tests.cases import matrices, small, spoil, work, write_case
+
+N, M = 300, 70
+
+
+@pytest.fixture
+def fitted(tmp_path):
+    of = matrices(5, N + M, {"a": 8, "b": 5})
+    of["a"] = spoil(of["a"], [3, N + 4])
+    case = write_case(tmp_path / "base", {d: X[:N] for d, X in of.items()})
+    day = write_case(tmp_path / "day", {d: X[N:] for d, X in of.items()})
+    return work(tmp_path / "s", case), day
+
+
+def labels(store: Store) -> dict[str, Entry]:
+    return store.snapshot.of_kind("labels")
+
+
+def values(store: Store, name: str) -> dict[str, bytes]:
+    return {array: store.read(name, array).tobytes() for array in store.snapshot.entries[name].arrays}
+
+
+def test_the_same_again(fitted):
+    """Labels taken away and made again by the frozen models are the same bytes."""
+    job, _ = fitted
+    store = job.store
+    before = {name: values(store, name) for name in labels(store)}
+    store.publish("take labels away", {}, remove=tuple(before))
+    assert not labels(store)
+    pipeline.predict(job)
+    assert set(labels(store)) == set(before)
+    for name, arrays in before.items():
+        assert values(store, name) == arrays, name
+
+
+def test_a_model_comes_back_as_it_was_fitted(fitted):
+    job, _ = fitted
+    store, seen = job.store, []
+    real = strangeness._fit
+    projection = next(n for n, e in store.snapshot.of_kind("projection").items() if e.attributes["descriptor"] == "a")
+    clustering = store.snapshot.newest("model", "a/kmeans")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strangeness, "_fit", lambda *args: seen.append(real(*args)) or seen[-1])
+        job.settings = small(outliers__noise_votes=1)
+        name = strangeness.measure(job, projection, clustering)
+    loaded = strangeness.load_measures(store, name)
+    for fresh, stored in ((seen[0].local, loaded.local), *((seen[0].noise[m], loaded.noise[m]) for m in loaded.noise)):
+        for field in fields(fresh):
+            a, b = getattr(fresh, field.name), getattr(stored, field.name)
+            np.testing.assert_array_equal(a, b)
+            assert np.asarray(a).dtype == np.asarray(b).dtype
+            assert np.shape(a) == np.shape(b)
+
+
+def test_a_new_batch(fitted):
+    job, day = fitted
+    before = {name: values(job.store, name) for name in labels(job.store)}
+    ingest(job, open_case(day))
+    said = pipeline.predict(job)
+    assert set(said.values()) == {"batches/000002-day"}
+    assert set(pipeline.predict(job).values()) == {"up to date"}
+    for name, arrays in before.items():
+        assert values(job.store, name) == arrays
+    table = job.store.labels().compute()
+    new = table[table["batch"] == "day"]
+    assert len(new) == M
+    assert new["outlier_score"].isna().sum() == 1  # the row with a NaN
+    assert new["outlier"].notna().all()
+    assert new["b_x"].notna().all()
+    threshold = job.store.snapshot.entries[job.store.snapshot.newest("model", "outliers")].attributes["threshold"]
+    scored = new["outlier_score"].notna()
+    assert ((new["outlier_score"] >= np.float32(threshold)) == new["outlier"])[scored].all()
+
+
+def test_a_batch_that_lacks_a_descriptor(fitted, tmp_path):
+    job, _ = fitted
+    other = write_case(
+        tmp_path / "lacks", {"b": matrices(9, 20, {"b": 5})["b"], "new": matrices(8, 20, {"new": 4})["new"]}
+    )
+    ingest(job, open_case(other))
+    said = pipeline.predict(job)
+    assert said["a labels"] == "up to date"
+    assert said["b labels"] == said["outliers"] == "batches/000002-lacks"
+    new = job.store.labels().compute().query("batch == 'lacks'")
+    assert new["a_kmeans"].isna().all()
+    assert new["b_kmeans"].notna().all()
+    assert new["outlier_score"].notna().all()
+
+
+def test_grids_add_up(fitted, tmp_path):
+    """Grids that a batch was added to, or taken from, are those counted anew."""
+    job, day = fitted
+    store = job.store
+
+    def count() -> dict[str, np.ndarray]:
+        newest = store.snapshot.newest
+        name = grids.grids(job, newest("model", "b/map"), newest("model", "b/kmeans"), newest("model", "outliers"))
+        return {key: store.read(name, key) for key in grids.KEYS}
+
+    base = count()
+    ingest(job, open_case(day))
+    pipeline.predict(job)
+    both = count()
+    assert both["density"].sum() == base["density"].sum() + M
+    store.publish("forget the grids", {}, remove=tuple(store.snapshot.of_kind("grid")))
+    anew = count()
+    for key in grids.KEYS:
+        np.testing.assert_array_equal(both[key], anew[key])
+    draft = store.draft("withdrawals/day", "withdrawal", "day")
+    store.publish("withdraw day", {draft.name: (draft, draft.entry({"role": "batches/000002-day"}, {}))})
+    for key, counts in count().items():
+        np.testing.assert_array_equal(counts, base[key])
