@@ -89,6 +89,13 @@ class RenderSettings(_Section):
     group_by: str | None = None
 
 
+class DailySettings(_Section):
+    """What a day's work takes for granted."""
+
+    settle: Annotated[float, Field(ge=0, le=86_400)] = 60.0  # seconds without a change after which a folder is complete
+    days_between_false_alarms: Annotated[float, Field(ge=1, le=100_000)] = 365.0  # over all streams together
+
+
 class Settings(_Section):
     """Everything a run can be told; each section stands under its name in a TOML file."""
 
@@ -102,6 +109,7 @@ class Settings(_Section):
     outliers: OutlierSettings = OutlierSettings()
     map: MapSettings = MapSettings()
     render: RenderSettings = RenderSettings()
+    daily: DailySettings = DailySettings()
 
     @field_validator("memory")
     @classmethod

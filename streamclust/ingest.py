@@ -18,6 +18,7 @@ from streamclust.images import PLACES, write_images
 from streamclust.job import Job
 from streamclust.planning import chunk_rows
 from streamclust.readers.arrays import ArraySource
+from streamclust.readers.arrivals import listing_of
 from streamclust.readers.case import Case
 from streamclust.sampling import batch_key, sample_rows
 from streamclust.store import arrays
@@ -218,6 +219,7 @@ def _entry(draft: Draft, case: Case, batch: str, taken: Mapping[str, Taken], dig
         "descriptors": about,
         "columns": dict(case.paths.columns),
         "source": str(case.folder.absolute()),
+        "listing": listing_of(case.folder),
         "pictures": None if pictures is None else asdict(pictures) | {"root": str(pictures.root.absolute())},
     }
     digests = {

@@ -83,6 +83,27 @@ def ingest_case(
     return job, ingest_batch(job, opened, batch)
 
 
+def prepare_day(job: Job, case: Case) -> None:
+    """Hold a case's plan against the budget: fewer workers from here on where it does not allow as many.
+
+    Raises
+    ------
+    BudgetError : not even one worker fits.
+    """
+    workers = _workers(job.settings)
+    allowed = planning.within(_shapes_of_case(case), job.settings, workers, planning.plan_day).workers
+    if allowed < workers:
+        job.executor = executor(job.settings.scheduler, allowed, job.journal.listener.progress)
+
+
+def open_job(store: Path | str, settings: Settings, listener: Listener) -> Job:
+    """A job on a store that is there and fitted."""
+    opened = open_store(store)
+    job = _job(lambda: opened, settings, _workers(settings), listener)
+    _fitted(job)
+    return job
+
+
 def on_store(
     store: Path | str, settings: Settings, listener: Listener | None, stage: Callable[[Job], dict[str, Any]]
 ) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from streamclust.config import Settings
@@ -13,6 +13,7 @@ LABEL_ROWS = 2**16
 PROCESS_BYTES = 560 * 10**6  # an interpreter with every library loaded and the allocator's slack, generously
 TILE_BYTES = 96 * 2**20  # scratch of a tiled GEMM and its selection, per worker, set generously
 WIDE = 4096
+_GRIDS = 2 * (2 * 2048**2 + 31 * 1024**2) * 4  # the count grids of one map, and what a day adds to them
 KEPT = 0.3  # components for 90 % of the variance as a share of d, where nothing is fitted yet
 
 
@@ -89,7 +90,21 @@ def plan(shapes: Mapping[str, Shape], settings: Settings, workers: int) -> Plan:
     return Plan((*steps, _draw(settings)), workers)
 
 
-def within(shapes: Mapping[str, Shape], settings: Settings, workers: int) -> Plan:
+def plan_day(shapes: Mapping[str, Shape], settings: Settings, workers: int) -> Plan:
+    """The steps of a day's work over these descriptors, by models that were fitted before."""
+    steps = []
+    for name, shape in shapes.items():
+        steps += [_ingest(name, shape, workers), _reduce(name, shape, workers)]
+        steps += [_outliers(name, shape, settings, workers), _map(name, shape, settings, workers)]
+    return Plan((*steps, Step("count grids", 0, 0, 0, PROCESS_BYTES + _GRIDS)), workers)
+
+
+def within(
+    shapes: Mapping[str, Shape],
+    settings: Settings,
+    workers: int,
+    make: Callable[[Mapping[str, Shape], Settings, int], Plan] = plan,
+) -> Plan:
     """The plan for as many workers as ``settings.memory`` allows, at most ``workers``.
 
     Raises
@@ -98,7 +113,7 @@ def within(shapes: Mapping[str, Shape], settings: Settings, workers: int) -> Pla
     """
     budget = settings.memory_bytes
     for count in range(workers, 0, -1):
-        found = plan(shapes, settings, count)
+        found = make(shapes, settings, count)
         if budget is None or found.peak.peak_bytes <= budget:
             return found
     worst = found.peak

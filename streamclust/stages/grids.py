@@ -91,7 +91,11 @@ def _changed(
         addresses = [rows for b in store.every_batch if b.name in names for rows in _addresses(store, b, parents)]
         if addresses:
             change = job.executor.fold(add_grids, addresses, merge_grids, frame, run=len(addresses))
-            found = dict(change) if found is None else {key: sign(found[key], change[key]) for key in KEYS}
+            if found is None:
+                found = dict(change)
+            else:
+                for key in KEYS:
+                    sign(found[key], change[key], out=found[key])
     if found is None:
         raise InputError(store.path, "no batch is on the map yet", "a map of labelled batches", "streamclust map STORE")
     return found
