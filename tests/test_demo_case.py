@@ -15,12 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from streamclust.config import Settings
 from streamclust.demo import agreement_with_truth, draw_case, read_truth
 from streamclust.demo.bodies import BODIES, VIEWS
 from streamclust.demo.descriptors import SIZES, describe
 from streamclust.demo.draw import FAILURES, STREETS, Scene, draw_picture
+from streamclust.demo.tour import tour
 from streamclust.demo.vehicles import PAINTS
 from streamclust.errors import InputError
+from streamclust.journal import Silent
 
 N = 900
 
@@ -184,3 +187,12 @@ def test_a_table_that_is_no_truth_is_refused(tmp_path, text):
     (tmp_path / "truth.csv").write_text(text)
     with pytest.raises(InputError, match=r"truth\.csv"):
         read_truth(tmp_path / "truth.csv")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_whole_program_understands_what_was_drawn(tmp_path, seed):
+    found = {(a.question, a.measure): a.value for a in tour(tmp_path, 3000, seed, Settings(), Silent()).agreement}
+    assert found["colour", "ARI"] > 0.85
+    assert min(found[factor, "purity"] for factor in ("type", "view", "colour")) > 0.95
+    assert found["junk", "average precision"] > 0.95
