@@ -95,8 +95,17 @@ def create_log(log: Path) -> None:
         ) from error
 
 
-def _numbers(log: Path) -> list[int]:
-    return sorted(int(p.stem) for p in log.glob("????????.json") if p.stem.isdigit())
+def _last(log: Path, since: Snapshot | None) -> int:
+    """The highest number; the log is listed only where nothing is known of it, for it grows with history."""
+    if since is not None and _file(log, since.number).exists():
+        number = since.number
+        while _file(log, number + 1).exists():
+            number += 1
+        return number
+    numbers = [int(p.stem) for p in log.glob("????????.json") if p.stem.isdigit()]
+    if not numbers:
+        raise InputError(log.parent, "not a streamclust store", "a folder with log/00000000.json")
+    return max(numbers)
 
 
 def load(log: Path, number: int | None = None, since: Snapshot | None = None) -> Snapshot:
@@ -106,10 +115,7 @@ def load(log: Path, number: int | None = None, since: Snapshot | None = None) ->
     ------
     InputError : not a store, or one written by a newer streamclust. DamageError : a manifest is missing or altered.
     """
-    numbers = _numbers(log)
-    if not numbers:
-        raise InputError(log.parent, "not a streamclust store", "a folder with log/00000000.json")
-    last = numbers[-1] if number is None else number
+    last = _last(log, since) if number is None else number
     documents: list[dict[str, Any]] = []
     for step in range(last, -1, -1):
         document = read(log, step)
