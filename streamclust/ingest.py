@@ -50,12 +50,13 @@ def ingest(job: Job, case: Case, batch: str | None = None) -> str:
     if clash := sorted(case.paths.columns.keys() & set(PLACES)):
         raise InputError(case.paths.path, f"a column is called {clash[0]!r}", "a name that is not taken", "rename it")
     store = job.store
-    for known in store.batches:
+    _refuse_other_features(store.descriptors, case)
+    for known in store.every_batch:
         if known.id == batch:
             same = _same_or_error(known.name, known.entry, _digest(_read_digests(job, case), case))
             job.journal.note(f"batch {batch} is stored already: nothing to ingest")
             return same
-    name = f"batches/{len(store.batches) + 1:06d}-{batch}"
+    name = f"batches/{len(store.every_batch) + 1:06d}-{batch}"
     draft = store.draft(name, "batch", _fingerprint(case, batch, job))
     try:
         return _publish(job, name, draft, _write(job, draft, case, batch))
@@ -82,6 +83,14 @@ def _write(job: Job, draft: Draft, case: Case, batch: str) -> Entry:
         job.journal.warn(f"{missing:,} of {case.paths.n:,} pictures were not found; their rows have no picture")
     digests = {descriptor: t.digests for descriptor, t in taken.items()}
     return _entry(draft, case, batch, taken, _digest(digests, case))
+
+
+def _refuse_other_features(stored: Mapping[str, int], case: Case) -> None:
+    """A descriptor of another width is another descriptor."""
+    for descriptor, source in case.descriptors.items():
+        if (d := stored.get(descriptor, source.shape[1])) != source.shape[1]:
+            found, hint = f"{source.shape[1]} features", "another network's descriptors need a name of their own"
+            raise InputError(source.path, found, f"{d}, as {descriptor} has in the store", hint)
 
 
 def _refuse_useless(job: Job, case: Case, taken: Mapping[str, Taken]) -> None:

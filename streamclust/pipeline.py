@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from streamclust.journal import Journal, Listener, Silent
 from streamclust.planning import Plan, Shape
 from streamclust.readers.case import Case, open_case
 from streamclust.reporting import collect
-from streamclust.stages import clusters, compare, fused, grids, maps, reduced, strangeness
+from streamclust.stages import clusters, compare, fused, grids, maps, reduced, refit, strangeness
 from streamclust.store.store import Store, create, open_store
 
 
@@ -117,8 +117,15 @@ def on_store(
 
 @one_blas_thread()
 def fit(job: Job) -> dict[str, str]:
-    """Reduce and cluster every descriptor and compare them; returns the k-means model of each."""
-    models = {d: clusters.cluster(job, reduced.reduce(job, d)) for d in sorted(job.store.descriptors)}
+    """Reduce and cluster every descriptor and compare them; returns the k-means model of each.
+
+    Where something was fitted before, this is a refit on all batches, so that ids and names stay.
+    """
+    models = collect.clusterings(job)
+    if not models:
+        models = {d: clusters.cluster(job, reduced.reduce(job, d)) for d in sorted(job.store.descriptors)}
+    elif refit.propose(job).changes:
+        models |= refit.accept(job)
     compare.compare(job, models)
     return models
 
@@ -178,6 +185,25 @@ def report(job: Job) -> Path:
 
 def _drawn(job: Job) -> dict[str, Any]:
     return {"folder": str(collect.report_folder(job) / "index_files"), "images": ", ".join(draw(job))}
+
+
+def refit_stage(days: int | Sequence[str] | None, accept: bool) -> Callable[[Job], dict[str, Any]]:
+    """A stage that proposes a refit, says what it would change and, if it is accepted, does all that follows."""
+
+    def stage(job: Job) -> dict[str, Any]:
+        proposal = refit.propose(job, days)
+        changes = [refit.words(change) for change in proposal.changes.values()] or ["nothing would change"]
+        found: dict[str, Any] = {"days": list(proposal.days), "changes": changes}
+        if accept:
+            if proposal.changes:
+                refit.accept(job)
+            compare.compare(job, _fitted(job))
+            score(job)
+            place(job)
+            found["report"] = str(report(job))
+        return found
+
+    return stage
 
 
 STAGES: dict[str, Callable[[Job], dict[str, Any]]] = {

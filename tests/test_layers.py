@@ -12,7 +12,9 @@ ROOMS = [
     ["errors"],
     ["config"],
     ["sampling", "moments", "preprocessing", "metrics", "counts", "quantiles", "embedding", "cluster"],
-    ["decomposition", "outliers", "fusion", "evidence", "planning"],
+    ["decomposition", "outliers", "fusion", "evidence", "planning", "bursts", "detector", "tiling"],
+    ["drift"],
+    ["remote"],
     ["blocks", "journal", "readers"],
     ["store"],
     ["job"],
@@ -22,12 +24,13 @@ ROOMS = [
     ["render"],
     ["reporting"],
     ["pipeline"],
+    ["daily"],
     ["terminal"],
     ["demo"],
     ["cli", "__init__"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
-MATHEMATICS = {room for rooms in ROOMS[2:4] for room in rooms}
+MATHEMATICS = {room for rooms in ROOMS[2:5] for room in rooms}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -12,6 +12,7 @@ from streamclust.job import Job
 from streamclust.render import plots
 from streamclust.render.report_data import Cluster, DescriptorReport, Figure, Fine, FineCluster, Noise, Thumb
 from streamclust.reporting.album import Album
+from streamclust.stages.names import cluster_ids, names
 from streamclust.stages.reduced import load_sample
 
 STRIP = 8
@@ -83,11 +84,13 @@ def _sizes_figure(job: Job, descriptor: str, clustering: str) -> Figure:
 def _clusters(job: Job, clustering: str, album: Album) -> tuple[Cluster, ...]:
     store, about = job.store, job.store.snapshot.entries[clustering].attributes
     sizes = store.read(clustering, f"sweep/{about['k']:05d}/counts")
+    ids, called = cluster_ids(store, clustering), names(store, about["descriptor"])
     strips = {kind: store.read(clustering, f"members/label/{kind}")[:, :STRIP] for kind in _KINDS}
     album.fetch(row for ids in strips.values() for row in album.rows_of(ids.ravel()))
     return tuple(
         Cluster(
-            id=i,
+            id=ids[i],
+            name=called.get(ids[i], ""),
             size=int(size),
             share=float(size / sizes.sum()),
             nearest=_strip(album, strips["nearest"][i]),
@@ -112,8 +115,9 @@ def _fine(job: Job, clustering: str, album: Album) -> Fine:
     medoids = store.read(clustering, "members/fine/nearest")[:, 0]
     rows = album.rows_of(medoids[:FINE_SHOWN])
     album.fetch(rows)
+    ids = cluster_ids(store, clustering, "fine")
     shown = tuple(
-        FineCluster(id=i, size=int(sizes[i]), medoid=album.thumb(row, f"{sizes[i]:,} images"))
+        FineCluster(id=ids[i], size=int(sizes[i]), medoid=album.thumb(row, f"{sizes[i]:,} images"))
         for i, row in enumerate(rows)
     )
     sentence = (
@@ -144,7 +148,8 @@ def _map_3d(job: Job, clustering: str) -> str:
     if Z.shape[1] < 3:
         return ""
     labels = assign(Z, store.read(clustering, f"sweep/{about['k']:05d}/centers"))[0]
-    return plots.map3d_html(Z[:, :3], labels, [""] * about["clusters"])
+    ids, called = np.array(cluster_ids(store, clustering)), names(store, about["descriptor"])
+    return plots.map3d_html(Z[:, :3], ids[labels], [called.get(i, "") for i in range(ids.max() + 1)])
 
 
 def _noise(noise: Mapping[str, Any]) -> tuple[Noise, ...]:

@@ -15,6 +15,7 @@ from streamclust.render.density import cluster_image, density_image, outlier_ima
 from streamclust.render.report_data import Thumb
 from streamclust.reporting.album import Album
 from streamclust.stages.grids import LAYERS
+from streamclust.stages.names import cluster_ids, names
 
 ENOUGH_ROWS = 250_000
 SHEETS = (("nearest", "nearest to the centre"), ("random", "drawn at random"), ("farthest", "farthest from the centre"))
@@ -33,10 +34,11 @@ def draw_maps(job: Job, grid: str) -> dict[str, bytes]:
         "outliers": outlier_image(density, outliers, extent, f"{descriptor}: outliers", size=size),
     }
     layers, k = about["layers"], about["clusters"]
-    labels = [-1 if k > LAYERS and i == layers - 1 else i for i in range(layers)]
-    names = [f"the other {k - LAYERS}" if label < 0 else "" for label in labels]
+    ids, called = cluster_ids(store, about["parents"][1]), names(store, descriptor)
+    labels = [-1 if k > LAYERS and i == layers - 1 else ids[i] for i in range(layers)]
+    words = [f"the other {k - LAYERS}" if label < 0 else called.get(label, "") for label in labels]
     clusters = store.read(grid, "clusters")
-    found["clusters"] = cluster_image(clusters, extent, labels, names, f"{descriptor}: clusters", size=size)
+    found["clusters"] = cluster_image(clusters, extent, labels, words, f"{descriptor}: clusters", size=size)
     return {f"{descriptor}-{kind}.png": _png(image) for kind, image in found.items()}
 
 
@@ -52,8 +54,8 @@ def draw_sheets(job: Job, clustering: str, album: Album, folder: Path) -> list[P
     about = store.snapshot.entries[clustering].attributes
     members = {kind: store.read(clustering, f"members/label/{kind}") for kind, _ in SHEETS}
     album.fetch(row for ids in members.values() for row in album.rows_of(ids.ravel()))
-    written = []
-    for cluster in range(about["clusters"]):
+    written, called = [], names(store, about["descriptor"])
+    for cluster, stable in enumerate(cluster_ids(store, clustering)):
         tiles = []
         for kind, words in SHEETS:
             rows = album.rows_of(members[kind][cluster])
@@ -61,9 +63,9 @@ def draw_sheets(job: Job, clustering: str, album: Album, folder: Path) -> list[P
             tiles += [Tile(image=None)] * (members[kind].shape[1] - len(rows))
         if any(tile.image is not None for tile in tiles):
             folder.mkdir(parents=True, exist_ok=True)
-            title = f"{about['descriptor']}, cluster {cluster}"
+            title = f"{about['descriptor']}, cluster {stable} {called.get(stable, '')}".strip()
             sheet = contact_sheet(tiles, members["nearest"].shape[1], job.settings.render.thumbnail, title)
-            written.append(folder / f"{about['descriptor']}-{cluster:05d}.png")
+            written.append(folder / f"{about['descriptor']}-{stable:05d}.png")
             written[-1].write_bytes(_png(sheet))
     return written
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +18,14 @@ from streamclust.cluster.restarts import restarts
 from streamclust.cluster.spread import spread_block
 from streamclust.errors import InputError
 from streamclust.job import Job, fingerprint
-from streamclust.stages.labels import NO_VALUE, LabelWriter, unlabelled, up_to_date
+from streamclust.stages.labels import NO_VALUE, LabelWriter, labels_name, unlabelled, up_to_date
 from streamclust.stages.reduced import extend, load_sample, read_valid, reduced_rows
 from streamclust.store.rows import Rows
 
 Centers = Mapping[Any, NDArray[np.float32]]
+Sums = Mapping[str, NDArray[np.float64]]
+FORMER = "former"
+KEEP = 0.03  # what a fresh start must save of the inertia to be worth labels that change
 SHOWN = 12
 FINE = "fine"
 ARRAYS = {"label": np.int32, FINE: np.int32, "distance": np.float32, "fine_distance": np.float32}
@@ -39,34 +42,61 @@ class Score:
     davies_bouldin: float
 
 
-def cluster(job: Job, projection: str) -> str:
-    """k-means for every k of the settings and a fine one; labels every row; returns the model's name."""
+def cluster(job: Job, projection: str, former: str | None = None) -> str:
+    """k-means for every k of the settings and a fine one; labels every row; returns the model's name.
+
+    ``former`` is the model in force. Its clusters are where k-means of as many starts, and its k and the number of its
+    fine clusters stay while they serve, so that labels change no more than the data did.
+    """
     store, settings = job.store, job.settings
     entry = store.snapshot.entries[projection]
     addresses = reduced_rows(store, projection)
     batches = sorted({rows.batch for rows in addresses})
-    wanted = fingerprint("kmeans", projection, batches, settings.cluster.model_dump(), settings.seed)
+    inputs = fingerprint("kmeans", projection, batches, settings.cluster.model_dump(), settings.seed)
     descriptor, n = entry.attributes["descriptor"], entry.attributes["rows"]
-    known = up_to_date(job, "model", f"{descriptor}/kmeans", wanted)
+    known = up_to_date(job, "model", f"{descriptor}/kmeans", inputs, "inputs")
     if known is not None:
         return known
+    wanted = fingerprint(inputs, former)
     if (k := settings.cluster.k) and k > n:
         raise InputError(f"setting cluster.k = {k}", f"{descriptor} has {n} valid rows", f"at most {n}")
     with job.journal.stage(f"{descriptor}: k-means", n):
-        scores = _sweep(job, projection, addresses, min(n, settings.cluster.fine_k or max(1, min(400, n // 50))))
+        known_starts = {} if former is None else former_centers(job, former, addresses)
+        scores = _sweep(job, projection, addresses, _fine_k(job, n, known_starts), known_starts)
         curve = {k: (s.calinski_harabasz, s.davies_bouldin) for k, s in scores.items() if k != FINE}
-        chosen, reason = _choose(curve, settings.cluster.k)
+        k = None if former is None else store.snapshot.entries[former].attributes["k"]
+        chosen, reason = _choose(curve, settings.cluster.k, k)
     with job.journal.stage(f"{descriptor}: label", n):
-        return _publish(job, projection, addresses, wanted, scores, chosen, reason)
+        return _publish(job, projection, addresses, wanted, scores, chosen, reason, inputs)
 
 
-def _sweep(job: Job, projection: str, addresses: list[Rows], fine_k: int) -> dict[Any, Score]:
-    """Exact Lloyd passes and both indices for every k: each read of the data shared by all."""
+def _fine_k(job: Job, n: int, former: Centers) -> int:
+    """One fine cluster for 50 rows, at most 400; as many as before while that is right within a factor of two."""
+    if job.settings.cluster.fine_k:
+        return min(n, job.settings.cluster.fine_k)
+    k, before = max(1, min(400, n // 50)), len(former[FINE]) if former else 0
+    return before if before <= 2 * k and k <= 2 * before else k
+
+
+def _sweep(job: Job, projection: str, addresses: list[Rows], fine_k: int, former: Centers) -> dict[Any, Score]:
+    """Exact Lloyd passes and both indices for every k: each read of the data shared by all.
+
+    Where as many clusters were there before, their start is taken unless the other saves a few percent.
+    """
 
     def fold(centers: Centers) -> Mapping[Any, kmeans.LloydState]:
         return job.executor.fold(add_lloyd, addresses, merge_lloyd, centers, run=1)
 
-    final = kmeans.lloyd(fold, _starts(job, projection, addresses, fine_k), job.settings.cluster.passes)
+    starts: dict[Any, NDArray[np.float32]] = dict(_starts(job, projection, addresses, fine_k))
+    sizes = {k: len(centers) for k, centers in starts.items()}
+    again = {len(c) if key != FINE else FINE: c for key, c in former.items()}
+    again = {k: c for k, c in again.items() if sizes.get(k) == len(c)}
+    starts |= {(FORMER, k): centers for k, centers in again.items()}
+    final: dict[Any, kmeans.LloydResult] = dict(kmeans.lloyd(fold, starts, job.settings.cluster.passes))
+    for k in again:
+        before = final.pop((FORMER, k))
+        if before.inertia <= (1 + KEEP) * final[k].inertia and len(before.centers) == len(final[k].centers):
+            final[k] = before
     means = {k: result.sums.means for k, result in final.items()}
     centers = {k: result.centers for k, result in final.items()}
     spreads = job.executor.fold(add_spread, addresses, merge_spread, centers, means, run=1)
@@ -96,6 +126,42 @@ def _starts(job: Job, projection: str, addresses: list[Rows], fine_k: int) -> di
     inertia = dict(zip(starts, job.executor.map(sample_inertia, list(starts.values()), sample), strict=True))
     best = {k: min((key for key in starts if key[0] == k), key=inertia.__getitem__) for k, _ in starts}
     return {k: starts[key] for k, key in best.items()}
+
+
+def former_centers(job: Job, former: str, addresses: Sequence[Rows]) -> dict[Any, NDArray[np.float32]]:
+    """The means, in a new projection, of the rows that a former model labelled: ``label`` and ``fine``, (k, p) float32.
+
+    Clusters without such a row are left out; nothing where it labelled none of the rows.
+    """
+    store = job.store
+    found = [r for r in addresses if labels_name(former, r.batch) in store.snapshot.entries]
+    if not found:
+        return {}
+    labelled = [
+        r.with_arrays(**{key: store.array(labels_name(former, r.batch), key) for key in ("label", FINE)}) for r in found
+    ]
+    about = store.snapshot.entries[former].attributes
+    ks = {"label": int(about["clusters"]), FINE: int(about["fine_k"])}
+    sums = job.executor.fold(add_sums, labelled, merge_sums, ks, run=1)
+    kept = {key: s[s[:, 0] > 0] for key, s in sums.items()}
+    return {key: (s[:, 1:] / s[:, :1]).astype(np.float32) for key, s in kept.items()}
+
+
+def add_sums(state: Sums | None, rows: Rows, ks: Mapping[str, int]) -> Sums:
+    """One block's rows and sums of reduced rows by former label: (k, 1 + p) float64."""
+    Z, valid = read_valid(rows)
+    found = {}
+    for key, k in ks.items():
+        label = rows.read(key)[valid]
+        known = label >= 0
+        found[key] = np.zeros((k, 1 + Z.shape[1]))
+        np.add.at(found[key], label[known], np.column_stack([np.ones(known.sum()), Z[known]]))
+    return found if state is None else merge_sums(state, found)
+
+
+def merge_sums(a: Sums, b: Sums) -> Sums:
+    """Both."""
+    return {key: a[key] + b[key] for key in a}
 
 
 def start_on_sample(
@@ -146,9 +212,16 @@ def merge_spread(
     return {key: metrics.spread_merge(a[key], b[key]) for key in a}
 
 
-def _choose(curve: Mapping[int, tuple[float, float]], wanted: int | None) -> tuple[int, str]:
+def _choose(curve: Mapping[int, tuple[float, float]], wanted: int | None, former: int | None) -> tuple[int, str]:
+    """The k set by hand; or the former one, unless others are better by both indices; or by mean rank."""
     if wanted is not None and wanted in curve:
         return wanted, f"k = {wanted} was set by hand."
+    if former is not None and former in curve:
+        harabasz, bouldin = curve[former]
+        better = {k: found for k, found in curve.items() if found[0] > harabasz and found[1] < bouldin}
+        if not better:
+            return former, f"k = {former} as before: no other k is better by Calinski-Harabasz and Davies-Bouldin both."
+        return metrics.choose_k(better)
     return metrics.choose_k(curve)
 
 
@@ -172,7 +245,14 @@ def predict(job: Job, model: str) -> list[str]:
 
 
 def _publish(
-    job: Job, projection: str, addresses: list[Rows], wanted: str, scores: Mapping[Any, Score], chosen: int, reason: str
+    job: Job,
+    projection: str,
+    addresses: list[Rows],
+    wanted: str,
+    scores: Mapping[Any, Score],
+    chosen: int,
+    reason: str,
+    inputs: str,
 ) -> str:
     """Write the model and the labels of every batch; both become visible at once."""
     store = job.store
@@ -201,6 +281,7 @@ def _publish(
         "ks": [key for key in scores if key != FINE],
         "fine_k": len(scores[FINE].result.centers),
         "snapshot": store.snapshot.number,
+        "inputs": inputs,
     }
     drafts = writer.finish(f"{descriptor}/kmeans", _columns(descriptor)) | {name: (draft, draft.entry(attributes, {}))}
     store.publish(f"cluster {descriptor}", drafts)

@@ -20,14 +20,14 @@ def labels_name(model: str, batch: str) -> str:
     return f"labels/{model.split('/', 1)[1]}/{batch.split('/', 1)[1]}"
 
 
-def up_to_date(job: Job, kind: str, role: str, wanted: str) -> str | None:
+def up_to_date(job: Job, kind: str, role: str, wanted: str, about: str = "fingerprint") -> str | None:
     """The newest entry of a role where it was made from the same inputs, so that nothing is left to do; says so.
 
     An older one does not count: everybody reads the newest, which other settings may have made since.
     """
     snapshot = job.store.snapshot
     found = snapshot.newest(kind, role)
-    if found is None or snapshot.entries[found].attributes["fingerprint"] != wanted:
+    if found is None or snapshot.entries[found].attributes.get(about) != wanted:
         return None
     job.journal.note(f"{role}: up to date")
     return found

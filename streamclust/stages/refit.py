@@ -25,7 +25,7 @@ from streamclust.store.draft import Draft
 from streamclust.store.manifest import Snapshot
 from streamclust.store.rows import Rows
 from streamclust.store.store import Batch, Store
-from streamclust.store.trial import PROPOSED, Trial, others
+from streamclust.store.trial import PROPOSED, Trial, proposed
 
 Tables = Mapping[Level, NDArray[np.int64]]
 Days = int | Sequence[str] | None
@@ -77,15 +77,16 @@ def propose(job: Job, days: Days = None) -> Proposal:
     InputError : there is no such day, or nothing to fit on.
     """
     store, chosen = job.store, _chosen(job.store, days)
-    digests = [(batch.name, batch.entry.attributes["digest"]) for batch in chosen]
-    key = fingerprint(digests, job.settings.reduce.model_dump(), job.settings.cluster.model_dump(), job.settings.seed)
+    names = [batch.name for batch in chosen]
     before = {d: store.snapshot.newest("model", f"{d}/kmeans") for d in sorted(store.descriptors)}
-    found = _fit(job, key, [batch.name for batch in chosen])
+    settings = job.settings.reduce.model_dump(), job.settings.cluster.model_dump(), job.settings.seed
+    key = fingerprint(names, before, settings)
+    found = _fit(job, key, names, before)
     fitted = {d: model for d, model in found.items() if model != before[d]}
     if fitted:
         _publish(job, key, fitted, before, [batch.id for batch in chosen])
-    elif stale := others(store.snapshot, key):
-        store.publish("discard refit", {}, remove=stale)
+    elif stale := proposed(store.snapshot):
+        store.publish("discard refit", {}, remove=tuple(stale))
     return waiting(store) or Proposal(tuple(batch.id for batch in chosen), {})
 
 
@@ -106,10 +107,10 @@ def _chosen(store: Store, days: Days) -> list[Batch]:
     return found
 
 
-def _fit(job: Job, key: str, batches: Sequence[str]) -> dict[str, str]:
+def _fit(job: Job, key: str, batches: Sequence[str], before: Mapping[str, str | None]) -> dict[str, str]:
     """A model of each descriptor that the batches have, labelling every batch; proposed unless it is in force."""
     some = replace(job, store=Trial(job.store, key, batches))
-    found = {d: clusters.cluster(some, reduced.reduce(some, d)) for d in sorted(some.store.descriptors)}
+    found = {d: clusters.cluster(some, reduced.reduce(some, d), before[d]) for d in sorted(some.store.descriptors)}
     job.store.refresh()
     for model in found.values():
         if job.store.snapshot.entries[model].kind != "model":
@@ -129,7 +130,9 @@ def _publish(
         draft = trial.draft(name, "refit", wanted)
         changes = {d: _compare(job, draft, d, model, before[d]) for d, model in fitted.items()}
         attributes = {"role": "refit", "days": list(days), "changes": changes}
-        trial.publish("propose refit", {name: (draft, draft.entry(attributes, {}))}, remove=others(trial.snapshot, key))
+        waits = proposed(job.store.snapshot)
+        stale = tuple(n for n, entry in waits.items() if entry.attributes.get("model", n) not in fitted.values())
+        trial.publish("propose refit", {name: (draft, draft.entry(attributes, {}))}, remove=stale)
         job.store.refresh()
 
 
@@ -186,6 +189,15 @@ def add_changed(
     return found if state is None else merge_members(state, found)
 
 
+def words(change: Change) -> str:
+    """What becomes of one descriptor, in a line."""
+    if change.before is None:
+        return f"{change.descriptor}: {len(change.label.ids)} clusters, the first"
+    share = change.label.changed / max(change.label.shared, 1)
+    events = ", ".join(f"{e.kind} {list(e.old)} -> {list(e.new)}" for e in change.label.events)
+    return f"{change.descriptor}: {change.label.changed:,} rows ({share:.1%}) would change; {events or 'no events'}"
+
+
 def waiting(store: Store) -> Proposal | None:
     """The proposal that waits in a store, if one does."""
     name = _waiting(store.snapshot)
@@ -240,10 +252,10 @@ def accept(job: Job) -> dict[str, str]:
         _check(Store(store.path, newest), name, proposal)
 
     check(store.snapshot)
-    trial = replace(job, store=Trial(store, store.snapshot.entries[name].attributes["proposal"]))
+    trial = Trial(store, store.snapshot.entries[name].attributes["proposal"])
     for change in proposal.changes.values():
-        clusters.predict(trial, change.model)
-    trial.store.accept("accept refit", {c.model: _ids(c) for c in proposal.changes.values()}, check)
+        clusters.predict(replace(job, store=trial), change.model)
+    trial.accept("accept refit", {c.model: _ids(c) for c in proposal.changes.values()}, check)
     store.refresh()
     return {descriptor: change.model for descriptor, change in proposal.changes.items()}
 

@@ -132,8 +132,16 @@ def _labels(store: Store, source: str | None, column: Column, start: int, stop: 
         return pa.nulls(stop - start, kind)
     if column.kind == REASON:
         return pa.array(reasons(store, source, start, stop), kind)
-    values = store.read(source, column.array, start, stop)
+    values = _by_id(store, source, column.array, store.read(source, column.array, start, stop))
     return pa.array(values, kind, mask=_missing(values))
+
+
+def _by_id(store: Store, source: str, array: str, values: NDArray[Any]) -> NDArray[Any]:
+    """Labels as the ids that stay over refits, where the model has such; arrays hold positions."""
+    ids = store.snapshot.entries[store.snapshot.entries[source].attributes["model"]].attributes.get("ids", {})
+    if array not in ids:
+        return values
+    return np.where(values >= 0, np.asarray(ids[array], values.dtype)[np.maximum(values, 0)], values)
 
 
 def reasons(store: Store, source: str, start: int, stop: int) -> list[str]:

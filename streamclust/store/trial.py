@@ -24,11 +24,14 @@ class Trial(Store):
     def __init__(self, store: Store, key: str, batches: Sequence[str] | None = None) -> None:
         super().__init__(store.path, _in_force(store.snapshot, key))
         self.key, self._chosen = key, batches
+        self._plain = Store(store.path, store.snapshot)  # manifests follow what is, not what would be
 
     def refresh(self) -> None:
         """Move to the newest snapshot."""
-        super().refresh()
-        self.snapshot = _in_force(self.snapshot, self.key)
+        self._plain.refresh()
+        self.snapshot = _in_force(self._plain.snapshot, self.key)
+        for cached in ("every_batch", "batches"):
+            self.__dict__.pop(cached, None)
 
     @cached_property
     def batches(self) -> list[Batch]:
@@ -45,7 +48,8 @@ class Trial(Store):
     ) -> None:
         """Make drafts part of the proposal."""
         proposed = {name: (draft, self._propose(entry)) for name, (draft, entry) in drafts.items()}
-        super().publish(operation, proposed, check, remove)
+        self._plain.publish(operation, proposed, check, remove)
+        self.refresh()
 
     def _propose(self, entry: Entry) -> Entry:
         if entry.kind in _SHARED:
@@ -61,13 +65,13 @@ class Trial(Store):
         raises where the proposal does not fit it any more.
         """
         for attempt in range(_TRIES):
-            base = manifest.load(self.path / "log")
+            base = manifest.load(self.path / "log", since=self._plain.snapshot)
             check(base)
             found = _in_force(base, self.key).entries
             add = {
                 name: replace(found[name], attributes={**found[name].attributes, **attributes.get(name, {})})
-                for name, entry in base.entries.items()
-                if found[name].kind != entry.kind
+                for name, entry in proposed(base).items()
+                if entry.attributes["proposal"] == self.key
             }
             try:
                 manifest.publish(self.path / "log", base, operation, add, tuple(add))
@@ -78,15 +82,12 @@ class Trial(Store):
         self.refresh()
 
 
-def others(snapshot: Snapshot, key: str) -> tuple[str, ...]:
-    """Names of everything that waits under another key."""
-    waiting = {name: entry for name, entry in snapshot.entries.items() if entry.kind.startswith(PROPOSED)}
-    return tuple(name for name, entry in waiting.items() if entry.attributes["proposal"] != key)
+def proposed(snapshot: Snapshot) -> dict[str, Entry]:
+    """Everything that waits, by name, under whatever key."""
+    return {name: entry for name, entry in snapshot.entries.items() if entry.kind.startswith(PROPOSED)}
 
 
 def _in_force(snapshot: Snapshot, key: str) -> Snapshot:
-    def seen(entry: Entry) -> Entry:
-        mine = entry.kind.startswith(PROPOSED) and entry.attributes["proposal"] == key
-        return replace(entry, kind=entry.kind.removeprefix(PROPOSED)) if mine else entry
-
-    return replace(snapshot, entries={name: seen(entry) for name, entry in snapshot.entries.items()})
+    mine = {name: e for name, e in proposed(snapshot).items() if e.attributes["proposal"] == key}
+    seen = {name: replace(entry, kind=entry.kind.removeprefix(PROPOSED)) for name, entry in mine.items()}
+    return replace(snapshot, entries={**snapshot.entries, **seen})
