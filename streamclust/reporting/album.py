@@ -1,4 +1,4 @@
-"""Pictures of given rows, straight from the zip or folder they came in; a broken one is said, never fatal."""
+"""Pictures of given rows: kept thumbnails first, else the zip or folder they lie in; a broken one is never fatal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,8 @@ from streamclust.planning import LABEL_ROWS
 from streamclust.readers.pictures import PictureError, PictureSource, read_picture
 from streamclust.render.contact_sheets import thumbnail
 from streamclust.render.report_data import Thumb
+from streamclust.store import thumbs
+from streamclust.store.places import pictures_of
 from streamclust.store.store import Batch, Store
 
 Row = tuple[str, int]  # batch name, row within it
@@ -35,25 +36,39 @@ class Album:
 
     def __init__(self, store: Store, size: int, workers: int) -> None:
         self._store, self._size, self._workers = store, size, workers
-        self._batches = {batch.name: batch for batch in store.batches}
-        self._bases = np.array([batch.base for batch in store.batches])
+        self._batches = {batch.name: batch for batch in store.every_batch}
+        self._bases = np.array([batch.base for batch in store.every_batch])
+        self._shown = {batch.name for batch in store.batches}
+        self._sources = pictures_of(store)
         self._seen: dict[Row, Thumb] = {}
+        self._read: set[Row] = set()
 
     def rows_of(self, ids: Iterable[int]) -> list[Row]:
-        """Row numbers of the snapshot as (batch, row); -1 is nobody and left out."""
+        """Row numbers of the snapshot as (batch, row); -1 is nobody and left out, as are rows of withdrawn batches."""
         found = []
         for row in ids:
-            if row >= 0:
-                batch = self._store.batches[int(np.searchsorted(self._bases, row, "right")) - 1]
+            batch = self._store.every_batch[int(np.searchsorted(self._bases, row, "right")) - 1]
+            if row >= 0 and batch.name in self._shown:
                 found.append((batch.name, int(row) - batch.base))
         return found
 
     def fetch(self, rows: Iterable[Row]) -> None:
-        """Read the thumbnails of rows not seen yet, side by side."""
+        """Find the thumbnails of rows not seen yet: kept ones, else read side by side, else smaller kept ones."""
         wanted = sorted(set(rows) - set(self._seen))
-        places = self._places(wanted)
+        places = dict(zip(wanted, self._places(wanted), strict=True))
+        kept = thumbs.load(self._store, wanted, self._size)
+        missing = [row for row in wanted if row not in kept]
         with ThreadPoolExecutor(self._workers) as pool:
-            self._seen |= zip(wanted, pool.map(partial(_thumb, size=self._size), places), strict=True)
+            read = dict(zip(missing, pool.map(partial(_thumb, size=self._size), map(places.get, missing)), strict=True))
+        kept |= thumbs.load(self._store, [row for row, thumb in read.items() if thumb.image is None])
+        self._read |= {row for row, thumb in read.items() if thumb.image is not None}
+        self._seen |= read | {row: Thumb(path=places[row].path, image=image) for row, image in kept.items()}
+
+    def keep(self) -> None:
+        """Keep for good what was read for this album, so that it can be shown once its source is gone."""
+        images = {row: image for row in self._read if (image := self._seen[row].image) is not None}
+        thumbs.keep(self._store, images, self._size)
+        self._read.clear()
 
     def thumb(self, row: Row, caption: str = "") -> Thumb:
         """The thumbnail of a fetched row."""
@@ -66,21 +81,16 @@ class Album:
         for name, row in rows:
             batch, key = self._batches[name], (name, row // LABEL_ROWS)
             if block[0] != key:
-                block = key, self._read(batch, key[1] * LABEL_ROWS)
+                block = key, self._table(batch, key[1] * LABEL_ROWS)
             table, i = block[1], row % LABEL_ROWS
             where = int(table["picture_offset"][i]), int(table["picture_size"][i])
-            found.append(Place(str(table["path"][i]), _source(batch), *where))
+            found.append(Place(str(table["path"][i]), self._sources.get(name), *where))
         return found
 
-    def _read(self, batch: Batch, start: int) -> dict[str, Any]:
+    def _table(self, batch: Batch, start: int) -> dict[str, Any]:
         stop = min(batch.n, start + LABEL_ROWS)
         names = ("path", "picture_offset", "picture_size")
         return {name: self._store.read(batch.name, f"images/{name}", start, stop) for name in names}
-
-
-def _source(batch: Batch) -> PictureSource | None:
-    about = batch.entry.attributes["pictures"]
-    return None if about is None else PictureSource(**about | {"root": Path(about["root"])})
 
 
 def _thumb(place: Place, size: int) -> Thumb:

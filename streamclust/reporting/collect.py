@@ -88,6 +88,7 @@ def write(job: Job, maps: Mapping[str, bytes]) -> Path:
     )
     page = report_folder(job) / "index.html"
     write_report(data, page)
+    album.keep()
     return page
 
 

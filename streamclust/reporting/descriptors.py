@@ -113,12 +113,12 @@ def _fine(job: Job, clustering: str, album: Album) -> Fine:
     store = job.store
     sizes = store.read(clustering, "fine/counts")
     medoids = store.read(clustering, "members/fine/nearest")[:, 0]
-    rows = album.rows_of(medoids[:FINE_SHOWN])
-    album.fetch(rows)
+    rows = {i: row for i, medoid in enumerate(medoids[:FINE_SHOWN]) for row in album.rows_of([medoid])}
+    album.fetch(rows.values())
     ids = cluster_ids(store, clustering, "fine")
     shown = tuple(
         FineCluster(id=ids[i], size=int(sizes[i]), medoid=album.thumb(row, f"{sizes[i]:,} images"))
-        for i, row in enumerate(rows)
+        for i, row in rows.items()
     )
     sentence = (
         f"{len(sizes)} small clusters, {int(sizes.min()):,} to {int(sizes.max()):,} images each; "

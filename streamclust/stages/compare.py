@@ -28,7 +28,7 @@ def compare(job: Job, models: Mapping[str, str]) -> str | None:
     pairs = [pair for pair in combinations(sorted(models), 2) if any(_has(rows, pair) for rows in addresses)]
     if not pairs:
         return None
-    wanted = fingerprint("comparison", sorted(models.items()))
+    wanted = fingerprint("comparison", sorted(models.items()), [(b.name, b.digest) for b in store.batches])
     known = up_to_date(job, "comparison", "comparison", wanted)
     if known is not None:
         return known

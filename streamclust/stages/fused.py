@@ -20,6 +20,7 @@ from streamclust.stages.strangeness import load_sketches
 from streamclust.store.rows import Rows
 from streamclust.store.store import Batch, Store
 from streamclust.store.table import reasons
+from streamclust.store.traces import FORGOTTEN
 
 Sketches = Mapping[str, Mapping[str, QuantileSketch]]
 ARRAYS = {
@@ -128,7 +129,14 @@ def _rows(store: Store, batch: Batch, strangeness: Mapping[str, str]) -> list[Ro
             reduced = reduced_name(projection, batch)
             paths[f"{descriptor}/norm"] = store.array(reduced, "norm")
             paths[f"{descriptor}/reconstruction_error"] = store.array(reduced, "residual")
+    if paths and batch.forgotten:
+        paths["path"] = store.array(batch.name, "images/path")
     return list(store.rows(batch, min(LABEL_ROWS, batch.n), paths)) if paths else []
+
+
+def _forgotten(rows: Rows) -> NDArray[np.bool_]:
+    """Rows that are numbers without values now, which is no sign of anything."""
+    return rows.read("path") == FORGOTTEN if "path" in rows.arrays else np.zeros(len(rows), bool)
 
 
 def _tails(rows: Rows, sketches: Sketches) -> NDArray[np.float64]:
@@ -158,7 +166,7 @@ def add_judged(state: Judged | None, rows: Rows, sketches: Sketches, fused: fusi
     """Final scores and reasons of one block. A row with invalid values has no score."""
     tails = _tails(rows, sketches)
     present = np.array([f"{descriptor}/density" in rows.arrays for descriptor in sketches])
-    invalid = (np.isnan(tails) & present).any(axis=1)
+    invalid = (np.isnan(tails) & present).any(axis=1) & ~_forgotten(rows)
     scores = fusion.outlier_scores(fused, tails)
     scores[invalid] = np.nan
     which, code, value, quantile = strongest(
@@ -193,7 +201,7 @@ def flag_block(rows: Rows, threshold: float) -> int:
     """Flag one block's rows at the threshold, and those with invalid values beside; returns how many by threshold."""
     scores = rows.read("outlier_score")
     above = scores >= np.float32(threshold)
-    rows.write("outlier", above | np.isnan(scores))
+    rows.write("outlier", (above | np.isnan(scores)) & ~_forgotten(rows))
     return int(above.sum())
 
 
@@ -223,7 +231,9 @@ def invalid_rows(store: Store, model: str, most: int) -> list[tuple[str, int, st
     for batch, name in _scored(store, model):
         for start in range(0, batch.n, LABEL_ROWS):
             if len(found) < most:
-                bad = np.isnan(store.read(name, "outlier_score", start, min(batch.n, start + LABEL_ROWS)))
+                stop = min(batch.n, start + LABEL_ROWS)
+                bad = np.isnan(store.read(name, "outlier_score", start, stop))
+                bad &= store.read(name, "outlier", start, stop)  # forgotten rows are not
                 rows = [start + int(i) for i in np.flatnonzero(bad)[: most - len(found)]]
                 found += [(batch.name, row, reasons(store, name, row, row + 1)[0]) for row in rows]
     return found

@@ -37,7 +37,7 @@ def reduce(job: Job, descriptor: str) -> str:
     """The projection of a descriptor over the snapshot's batches, and ``reduced`` of each; returns its name."""
     store, settings = job.store, job.settings.reduce
     batches = [batch for batch in store.batches if batch.has(descriptor)]
-    facts = [descriptor, [b.entry.attributes["digest"] for b in batches], settings.model_dump(), job.settings.seed]
+    facts = [descriptor, [b.digest for b in batches], settings.model_dump(), job.settings.seed]
     wanted = fingerprint("projection", *facts)
     name = store.snapshot.find("projection", wanted)
     if name is None:
@@ -71,12 +71,14 @@ def load_projection(store: Store, name: str) -> pca.Projection:
 
 
 def load_sample(store: Store, projection: str) -> Sample:
-    """The reduced sample rows of a projection, by hash order-free and complete rows only."""
+    """The reduced sample rows of a projection, by hash order-free and complete rows only; forgotten ones are gone."""
     entry = store.snapshot.entries[projection]
-    bases = {batch.name: batch.base for batch in store.batches}
+    bases = {batch.name: batch.base for batch in store.every_batch}
     base = np.array([bases[name] for name in entry.attributes["batches"]])
     ids = base[store.read(projection, "sample/batch")] + store.read(projection, "sample/row")
-    return Sample(ids.astype(np.int64), store.read(projection, "sample/reduced"))
+    Z = store.read(projection, "sample/reduced")
+    kept = np.isfinite(Z[:, 0])
+    return Sample(ids.astype(np.int64)[kept], Z[kept])
 
 
 def reduced_rows(store: Store, projection: str, batches: Sequence[Batch] | None = None, **extra: str) -> list[Rows]:
@@ -246,7 +248,7 @@ def _write_sample(
 def _reduce_batch(job: Job, descriptor: str, name: str, projection: pca.Projection, batch: Batch) -> None:
     store, n, p = job.store, batch.n, len(projection.components)
     target = reduced_name(name, batch)
-    draft = store.draft(target, "reduced", fingerprint(name, batch.entry.attributes["digest"]))
+    draft = store.draft(target, "reduced", fingerprint(name, batch.digest))
     step = chunk_rows(n, 4 * p)
     paths = {
         "X": store.array(batch.name, f"descriptors/{descriptor}"),

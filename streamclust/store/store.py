@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,16 +25,20 @@ if TYPE_CHECKING:
     import dask.dataframe as dd
 
 ROOMS = ("batches", "projections", "reduced", "models", "labels", "grids", "names")
+ENDING = ("forgotten", "withdrawal")  # what may be published while rows are being forgotten
 _TRIES = 20
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A published batch: its name in the manifest, its rows, and its first row in the snapshot."""
+    """A published batch: its name in the manifest, its rows, its first row in the snapshot, and how many rows of it
+    were forgotten: those stay as rows without any values, so that row numbers never move.
+    """
 
     name: str
     entry: Entry
     base: int
+    forgotten: int = 0
 
     @property
     def id(self) -> str:
@@ -44,6 +49,11 @@ class Batch:
     def n(self) -> int:
         """Rows."""
         return int(self.entry.attributes["rows"])
+
+    @property
+    def digest(self) -> str:
+        """What results made from its rows depend on: another one once rows were forgotten."""
+        return str(self.entry.attributes["digest"]) + (f"-{self.forgotten}" if self.forgotten else "")
 
     def has(self, descriptor: str) -> bool:
         """Whether it holds that descriptor."""
@@ -70,9 +80,11 @@ class Store:
     @cached_property
     def every_batch(self) -> list[Batch]:
         """Batches in the order they were published, withdrawn ones too, so that row numbers never move."""
-        found, base = [], 0
+        found, base, forgotten = [], 0, Counter[str]()
+        for entry in self.snapshot.of_kind("forgetting").values():
+            forgotten.update(entry.attributes["batches"])
         for name, entry in self.snapshot.of_kind("batch").items():
-            found.append(Batch(name, entry, base))
+            found.append(Batch(name, entry, base, forgotten[name]))
             base += found[-1].n
         return found
 
@@ -84,8 +96,8 @@ class Store:
 
     @property
     def n(self) -> int:
-        """Images in the snapshot."""
-        return sum(batch.n for batch in self.batches)
+        """Images in the snapshot, without forgotten ones."""
+        return sum(batch.n - batch.forgotten for batch in self.batches)
 
     @property
     def descriptors(self) -> dict[str, int]:
@@ -116,7 +128,15 @@ class Store:
         return leaves(batch.name, batch.base, batch.n, step, paths)
 
     def draft(self, name: str, kind: str, fingerprint: str) -> Draft:
-        """Start an object, or go on with what a killed run left of the same."""
+        """Start an object, or go on with what a killed run left of the same.
+
+        Raises
+        ------
+        ConflictError : rows are being forgotten, so that nothing may be made from what is stored.
+        """
+        if kind not in ENDING and (pending := unfinished(self.snapshot)):
+            hint = "finish it first: streamclust forget STORE --resume"
+            raise ConflictError(self.path, f"{pending[0]} is not finished", "a store whose forgetting ended", hint)
         return Draft.open(self.path, name, kind, fingerprint, self._named)
 
     def _named(self) -> set[str]:
@@ -135,6 +155,10 @@ class Store:
         """Make drafts part of the store, all or none, after everything in them is on disk.
 
         ``check`` looks at the newest snapshot before each try and raises where the drafts do not fit it any more.
+
+        Raises
+        ------
+        ConflictError : another writer published the same, or rows were forgotten that the drafts may be made from.
         """
         for draft, _ in drafts.values():
             manifest.sync_tree(draft.folder)
@@ -144,6 +168,7 @@ class Store:
         for attempt in range(_TRIES):
             base = manifest.load(self.path / "log", since=self.snapshot)
             check(base)
+            self._refuse_forgotten(base, drafts)
             taken = sorted(set(drafts) & set(base.entries))
             if taken:
                 raise ConflictError(self.path, f"{taken[0]} was published by another writer", hint="try again")
@@ -157,6 +182,14 @@ class Store:
         for draft, _ in drafts.values():
             draft.release()
         self.refresh()
+
+    def _refuse_forgotten(self, base: Snapshot, drafts: Mapping[str, tuple[Draft, Entry]]) -> None:
+        """What was made from rows that are forgotten by now must neither be published nor adopted later."""
+        known, newest = (set(snapshot.of_kind("forgetting")) for snapshot in (self.snapshot, base))
+        if newest - known and drafts:
+            for draft, _ in drafts.values():
+                draft.discard()
+            raise ConflictError(self.path, "rows were forgotten while this was made from them", hint="run it again")
 
     def sweep(self) -> int:
         """Remove what dead writers left and no manifest ever named; returns how many objects."""
@@ -192,6 +225,12 @@ class Store:
         from streamclust.store.table import frame
 
         return frame(self)
+
+
+def unfinished(snapshot: Snapshot) -> list[str]:
+    """Forgettings that were begun and did not end."""
+    ended = {entry.attributes["role"] for entry in snapshot.of_kind("forgotten").values()}
+    return [name for name in snapshot.of_kind("forgetting") if name not in ended]
 
 
 def _block(path: Path | None, start: int, stop: int, d: int, dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -13,6 +13,7 @@ from streamclust.evidence import sentence
 from streamclust.planning import LABEL_ROWS
 from streamclust.store.manifest import Entry
 from streamclust.store.store import Batch, Store
+from streamclust.store.traces import FORGOTTEN
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -81,7 +82,7 @@ def _columns(role: str, entry: Entry) -> dict[str, Column]:
 
 
 def block(store: Store, about: Layout, batch: Batch, start: int, stop: int) -> pa.Table:
-    """Rows ``start .. stop`` of a batch as an Arrow table; no value is null."""
+    """Rows ``start .. stop`` of a batch as an Arrow table, without forgotten ones."""
     import pyarrow as pa
 
     n = stop - start
@@ -94,7 +95,10 @@ def block(store: Store, about: Layout, batch: Batch, start: int, stop: int) -> p
     for column in about.columns:
         source = about.sources.get((column.role, batch.name))
         values.append(_labels(store, source, column, start, stop))
-    return pa.Table.from_arrays(values, schema=schema(about))
+    table = pa.Table.from_arrays(values, schema=schema(about))
+    if not batch.forgotten:
+        return table
+    return table.filter(pa.array([path != FORGOTTEN for path in values[0].to_pylist()]))
 
 
 def schema(about: Layout) -> pa.Schema:

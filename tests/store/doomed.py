@@ -1,0 +1,33 @@
+"""A process that withdraws or forgets and is killed at a given call of the os module."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from pathlib import Path
+
+from streamclust.store.forgetting import forget, resume
+from streamclust.store.retention import withdraw
+from streamclust.store.store import open_store
+from tests.faults import CALLS, _die_at
+
+
+def work(store: Path, what: str) -> None:
+    """Forget some rows and a whole day, or withdraw one."""
+    opened = open_store(store)
+    if what == "withdraw":
+        withdraw(opened, "2026-01-01", "a test")
+    elif what == "forget":
+        forget(opened, paths=[f"pictures/{row:05d}.jpg" for row in (5, 17, 40, 89)])
+    elif what == "forget a day":
+        forget(opened, before=dt.date(2026, 1, 2))
+    else:
+        resume(opened)
+
+
+def die(store: Path, what: str, call: str, count: int, when: str, said: Path) -> None:
+    """Do it until that call; ``said`` gets how often each call was made, if nobody is killed."""
+    counts = dict.fromkeys(CALLS, 0)
+    _die_at(call, count, when, counts)
+    work(store, what)
+    said.write_text(json.dumps(counts))

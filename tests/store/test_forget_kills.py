@@ -1,0 +1,110 @@
+"""Who is killed while withdrawing or forgetting leaves a store that opens, and does the rest when asked again."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+import signal
+
+import numpy as np
+import pytest
+
+from streamclust.errors import ConflictError
+from streamclust.store import arrays
+from streamclust.store.retention import withdraw
+from streamclust.store.store import open_store
+from tests.faults import assert_tidy, no_fsync
+from tests.store.doomed import die, work
+
+POINTS = {
+    "withdraw": [("link", 0.0, "before"), ("link", 0.0, "after"), ("replace", 0.0, "after")],
+    "forget": [
+        ("link", 0.0, "before"),
+        ("link", 0.0, "after"),
+        *[("replace", share, "before") for share in (0.1, 0.3, 0.6, 0.95)],
+        ("fsync", 0.5, "after"),
+        ("link", 1.0, "before"),
+        ("link", 1.0, "after"),
+    ],
+    "forget a day": [("rename", share, when) for share in (0.1, 0.5, 0.9) for when in ("before", "after")],
+}
+QUICK = {("withdraw", "link", 0.0, "after"), ("forget", "link", 0.0, "after"), ("forget", "replace", 0.6, "before")}
+QUICK |= {("forget", "link", 1.0, "before"), ("forget a day", "rename", 0.5, "after")}
+CASES = [
+    pytest.param(what, *point, marks=() if (what, *point) in QUICK else pytest.mark.slow)
+    for what, points in POINTS.items()
+    for point in points
+]
+
+
+@pytest.fixture(scope="module")
+def doomed(tmp_path_factory):
+    """Runs ``die`` in a process of its own, forked from one that has imported everything; returns its exit code."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.store.doomed"])
+    said = tmp_path_factory.mktemp("said") / "counts.json"
+
+    def run(store, what, call="none", count=-1, when="before"):
+        process = context.Process(target=die, args=(store, what, call, count, when, said))
+        process.start()
+        process.join(120)
+        return process.exitcode, said
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(made, doomed, tmp_path_factory):
+    """What each of them ends as, and how often it makes each call."""
+    found = {}
+    for what in POINTS:
+        store = tmp_path_factory.mktemp("ends") / "s"
+        shutil.copytree(made, store)
+        code, said = doomed(store, what)
+        assert code == 0
+        found[what] = state(store), json.loads(said.read_text())
+    return found
+
+
+def state(path):
+    """What the newest snapshot says and holds, but times, nonces and who resumed what."""
+    arrays.forget_open_arrays()
+    store, found = open_store(path), {}
+    for name, entry in store.snapshot.entries.items():
+        values = {array: arrays.digest(store.read(name, array)) for array in entry.arrays}
+        changing = {"time", "fingerprint"} | ({"files"} if entry.kind == "forgotten" else set())
+        found[name] = entry.kind, {k: v for k, v in entry.attributes.items() if k not in changing}, values
+    return found, [batch.id for batch in store.batches]
+
+
+@pytest.mark.parametrize(("what", "call", "share", "when"), CASES)
+def test_killed_and_asked_again(copied, uninterrupted, doomed, what, call, share, when):
+    wanted, counts = uninterrupted[what]
+    count = 1 + round(share * (counts[call] - 1))
+    code, _ = doomed(copied, what, call, count, when)
+    assert code == -signal.SIGKILL
+    opened = open_store(copied)
+    for k in range(opened.snapshot.number + 1):
+        assert open_store(copied, k).snapshot.number == k
+    with no_fsync():
+        work(copied, what)
+        assert state(copied) == wanted
+        open_store(copied).sweep()
+        assert_tidy(open_store(copied))
+    assert not (copied / "forgetting").exists()
+
+
+def test_while_rows_are_being_forgotten_nobody_writes_and_all_can_read(copied, uninterrupted, doomed):
+    counts = uninterrupted["forget"][1]
+    doomed(copied, "forget", "replace", counts["replace"] // 2, "before")
+    store = open_store(copied)
+    with pytest.raises(ConflictError, match="forget STORE --resume"):
+        store.draft("models/x", "model", "x")
+    for batch in store.batches:
+        assert np.isfinite(store.read(batch.name, "descriptors/a")).any()
+    with no_fsync():
+        work(copied, "resume")
+    assert state(copied) == uninterrupted["forget"][0]
+    with no_fsync():
+        withdraw(open_store(copied), "2026-01-02", "goes on")
