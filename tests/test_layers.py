@@ -12,7 +12,8 @@ ROOMS = [
     ["errors"],
     ["config"],
     ["sampling", "moments", "preprocessing", "metrics", "counts", "quantiles", "embedding", "cluster"],
-    ["decomposition", "outliers", "fusion", "evidence", "planning", "bursts", "detector", "tiling"],
+    ["decomposition", "outliers", "fusion", "evidence", "planning", "bursts", "streams", "tiling"],
+    ["detector", "tallies"],
     ["drift"],
     ["remote"],
     ["blocks", "journal", "readers"],
@@ -30,7 +31,7 @@ ROOMS = [
     ["cli", "__init__"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
-MATHEMATICS = {room for rooms in ROOMS[2:5] for room in rooms}
+MATHEMATICS = {room for rooms in ROOMS[2:6] for room in rooms}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -42,8 +42,8 @@ def write_report(data: ReportData, path: Path | str) -> list[Path]:
     html = render_report(data, folder.name)
     (folder if files else page.parent).mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        _replace(folder / name, content)
-    _replace(page, html.encode())
+        replace_file(folder / name, content)
+    replace_file(page, html.encode())
     return [page, *(folder / name for name in files)]
 
 
@@ -53,12 +53,12 @@ def render_report(data: ReportData, folder: str) -> str:
 
     figures = {id(figure): _on_page(figure) for figure in _walk(data, Figure)}
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
-    environment = _environment()
-    environment.globals.update(
+    page = environment()
+    page.globals.update(
         figure_uri=lambda figure: figures[id(figure)][0],
         figure_width=lambda figure: figures[id(figure)][1],
         thumb_uri=partial(_thumb_uri, size=_thumb_size(data, sum(len(uri) for uri, _ in figures.values()))),
-        anchor=_anchor,
+        anchor=anchor,
         page_3d=_page_3d,
         folder=folder,
         fine_shown=FINE_SHOWN,
@@ -66,11 +66,11 @@ def render_report(data: ReportData, folder: str) -> str:
         script=Markup(script),  # noqa: S704 -- ours, no data in it
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
-    html: str = environment.get_template("report.html").render(data=data)
+    html: str = page.get_template("report.html").render(data=data)
     return html
 
 
-def _environment() -> Any:
+def environment() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -118,9 +118,9 @@ def _thumb_uri(image: bytes, size: int) -> str:
     from PIL import Image
 
     if not size:
-        return _data_uri(image)
+        return data_uri(image)
     with Image.open(io.BytesIO(image), formats=("JPEG", "PNG")) as picture:
-        return _data_uri(thumbnail(picture, size, quality=72))
+        return data_uri(thumbnail(picture, size, quality=72))
 
 
 def _on_page(figure: Figure) -> tuple[str, int]:
@@ -129,15 +129,15 @@ def _on_page(figure: Figure) -> tuple[str, int]:
 
     with Image.open(io.BytesIO(figure.image), formats=("JPEG", "PNG")) as picture:
         if picture.width <= 1.5 * FIGURE_WIDTH:
-            return _data_uri(figure.image), round(picture.width * 96 / CHART_DPI)
+            return data_uri(figure.image), round(picture.width * 96 / CHART_DPI)
         height = round(picture.height * FIGURE_WIDTH / picture.width)
         small = picture.convert("RGB").resize((FIGURE_WIDTH, height), Image.Resampling.LANCZOS)
     out = io.BytesIO()
     small.save(out, format="JPEG", quality=80, optimize=True, subsampling=1)
-    return _data_uri(out.getvalue()), FIGURE_WIDTH
+    return data_uri(out.getvalue()), FIGURE_WIDTH
 
 
-def _data_uri(image: bytes) -> str:
+def data_uri(image: bytes) -> str:
     kinds = {b"\xff\xd8\xff": "jpeg", b"\x89PN": "png"}
     if image[:3] not in kinds:
         raise InputError("report picture", f"bytes that start {image[:8]!r}", "JPEG or PNG")
@@ -151,7 +151,7 @@ def _linked_files(data: ReportData) -> dict[str, bytes]:
             if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.png", figure.file_name) or figure.file_name in files:
                 raise InputError("figure file name", repr(figure.file_name), "a plain .png name, each once")
             files[figure.file_name] = figure.image
-    template = _environment().get_template("map3d.html")
+    template = environment().get_template("map3d.html")
     for descriptor in data.descriptors:
         if descriptor.map_3d:
             files[_page_3d(descriptor)] = template.render(descriptor=descriptor).encode()
@@ -162,17 +162,17 @@ def _linked_files(data: ReportData) -> dict[str, bytes]:
     return files
 
 
-def _anchor(name: str) -> str:
+def anchor(name: str) -> str:
     """A name as an element id and a file name: its plain characters, and a digest where it has others."""
     plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-").lower()
     return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _page_3d(descriptor: DescriptorReport) -> str:
-    return f"{_anchor(descriptor.name)}-3d.html"
+    return f"{anchor(descriptor.name)}-3d.html"
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
     """Write beside and rename, so that a reader never sees half a page."""
     partial_file = path.with_name(f".{path.name}.partial")
     partial_file.write_bytes(content)
