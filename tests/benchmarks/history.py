@@ -24,8 +24,12 @@ def repeat(store: Store, batch: str, days: int) -> None:
         other = f"{first + i:06d}-again-{i:05d}"
         for name, entry in of_batch.items():
             renamed = _renamed(entry.attributes, old, other)
+            if "id" in renamed:
+                renamed["id"] = other.split("-", 1)[1]
             if entry.kind == "batch":
-                renamed |= {"id": other.split("-", 1)[1], "digest": f"{i:064x}"}
+                renamed["digest"] = f"{i:064x}"
+            if entry.kind == "day":
+                renamed["alarms"] = []
             added[name.replace(old, other)] = replace(entry, attributes=renamed)
         manifest.publish(store.path / "log", store.snapshot, f"repeat {batch}", added, ())
         store.refresh()
