@@ -14,6 +14,8 @@ from functools import cache, reduce
 from typing import Any, Protocol, TypeVar
 
 from streamclust.errors import InputError
+from streamclust.remote.client import Remote
+from streamclust.remote.connecting import connect
 
 A = TypeVar("A")
 S = TypeVar("S")
@@ -39,6 +41,10 @@ class Executor(Protocol):
 
         Chains run side by side. A task leaves the state it receives alone, so that running twice does no harm.
         """
+        ...
+
+    def close(self) -> None:
+        """Let go of what was opened for this; a second time does nothing."""
         ...
 
 
@@ -79,13 +85,16 @@ class Serial:
         with one_blas_thread():
             return [reduce(lambda s, address: task(s, address, *args), addresses, state) for state in states]
 
+    def close(self) -> None: ...
+
 
 class Dask:
     """The same verbs as dask.delayed graphs, on the threaded scheduler or on a ``distributed`` client."""
 
     def __init__(self, workers: int | None = None, client: Any = None, progress: Progress | None = None) -> None:
         self.workers = workers or len(os.sched_getaffinity(0))
-        self.client, self.progress = client, progress
+        self.remote = client if client is None or isinstance(client, Remote) else Remote(client)
+        self.progress = progress
 
     def map(self, task: Callable[..., S], addresses: Sequence[A], *args: Any) -> list[S]:
         from dask import delayed
@@ -115,11 +124,15 @@ class Dask:
             links = [call(task, link, address, *shared) for link in links]
         return self._compute(links)
 
+    def close(self) -> None:
+        if self.remote is not None:
+            self.remote.close()
+
     def _compute(self, values: list[Any]) -> list[Any]:
         if not values:
             return []
-        if self.client is not None:
-            return list(self.client.gather(self.client.compute(values, optimize_graph=False)))
+        if self.remote is not None:
+            return self.remote.compute(values, self.progress)
         import dask
 
         # A pool of our own: leaving it waits for tasks still running, also after another one failed.
@@ -193,20 +206,10 @@ def _counted(progress: Progress | None) -> AbstractContextManager[Any]:
 
 
 def executor(scheduler: str | None, workers: int | None, progress: Progress | None = None) -> Dask:
-    """Threads here, or the cluster at ``scheduler``.
+    """Threads here, or the cluster at ``scheduler``, whose client the caller closes.
 
     Raises
     ------
-    InputError : nobody answers at that address.
+    InputError : nobody answers at that address. StreamclustError : software differs there.
     """
-    if scheduler is None:
-        return Dask(workers, progress=progress)
-    from distributed import Client
-
-    try:
-        client = Client(scheduler, timeout="10s", set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"--scheduler {scheduler}", f"no Dask scheduler answers ({error})", "tcp://HOST:PORT"
-        ) from None
-    return Dask(workers, client, progress)
+    return Dask(workers, None if scheduler is None else connect(scheduler), progress)

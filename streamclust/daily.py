@@ -108,7 +108,7 @@ def daily(
     """
     settings = settings or Settings()
     job = pipeline.open_job(store, settings, listener or Silent())
-    found, result = arrivals(Path(drop)), Daily()
+    found, result = arrivals(Path(drop).absolute()), Daily()
     with _alone(job.store.path), _log(job.store.path) as log:
         forgetting.resume(job.store)  # one that was interrupted lets nobody else write
         for arrival in found:

@@ -76,7 +76,9 @@ def ingest_case(
 ) -> tuple[Job, str]:
     """Bring a case in as a batch; returns the job to go on with and the batch's name."""
     settings = settings or Settings()
-    opened = open_case(Path(case), pictures=pictures, columns=columns, path_encoding=settings.ingest.path_encoding)
+    pictures = pictures.absolute() if pictures else None  # workers may stand in another folder
+    encoding = settings.ingest.path_encoding
+    opened = open_case(Path(case).absolute(), pictures=pictures, columns=columns, path_encoding=encoding)
     _check_k(opened, settings)
     plan = planning.within(_shapes_of_case(opened), settings, _workers(settings))
     job = _job(partial(create, Path(store)), settings, plan.workers, listener or Silent())
@@ -121,10 +123,10 @@ def fit(job: Job) -> dict[str, str]:
 
     Where something was fitted before, this is a refit on all batches, so that ids and names stay.
     """
-    models = collect.clusterings(job)
-    if not models:
-        models = {d: clusters.cluster(job, reduced.reduce(job, d)) for d in sorted(job.store.descriptors)}
-    elif refit.propose(job).changes:
+    known = collect.clusterings(job)
+    new = {d: clusters.cluster(job, reduced.reduce(job, d)) for d in sorted(set(job.store.descriptors) - set(known))}
+    models = known | new
+    if known and refit.propose(job).changes:
         models |= refit.accept(job)
     compare.compare(job, models)
     return models

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import operator
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from streamclust.blocks import Dask, Serial, executor, runs, tree
 from streamclust.errors import InputError
+from streamclust.remote import connecting
 
 # Sums of floats of very different sizes: any other order of addition shows in the last bits.
 VALUES = np.random.default_rng(0).normal(size=1000) * 10.0 ** np.random.default_rng(1).integers(-8, 8, 1000)
@@ -30,6 +33,18 @@ def step(state: list[int], address: int) -> list[int]:
 
 def fail(address: int) -> int:
     raise InputError(f"row {address}", "bad")
+
+
+def full(address: int) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def pause(address: int) -> None:
+    time.sleep(0.6)
+
+
+def total_of(address: float, values: np.ndarray) -> float:
+    return address * float(values.sum())
 
 
 @given(n=st.integers(1, 200), run=st.integers(1, 12), workers=st.integers(1, 4))
@@ -76,6 +91,45 @@ def test_progress_counts_to_the_end():
     assert seen[-1][0] == seen[-1][1] >= 20
 
 
-def test_nobody_at_the_scheduler_s_address_is_one_clear_line():
-    with pytest.raises(InputError, match="no Dask scheduler answers"):
+def test_nobody_at_the_scheduler_s_address_is_one_clear_line(monkeypatch):
+    monkeypatch.setattr(connecting, "CONNECT", "0.2s")
+    with pytest.raises(InputError, match=r"no Dask scheduler answers .*expected tcp://HOST:PORT or tls://HOST:PORT"):
         executor("tcp://127.0.0.1:9", None)
+
+
+@pytest.mark.parametrize("address", ["http://localhost:8786", "tcp://127.0.0.1", "8786", "host:port"])
+def test_what_is_no_address_of_a_scheduler(address):
+    with pytest.raises(InputError, match=r"no address of a scheduler.*expected tcp://HOST:PORT or tls://HOST:PORT"):
+        executor(address, None)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_task_s_error_on_a_cluster_comes_out_as_it_is(cluster):
+    with pytest.raises(InputError, match="row 3: bad"):
+        Dask(client=cluster).map(fail, [3])
+    with pytest.raises(OSError, match="No space left"):
+        Dask(client=cluster).map(full, [3])
+    assert Dask(client=cluster).map(value, [3], 1.0) == [value(3, 1.0)]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_progress_on_a_cluster_counts_up(cluster):
+    seen = []
+    Dask(client=cluster, progress=lambda done, total: seen.append((done, total))).map(pause, list(range(8)))
+    assert seen == sorted(seen)
+    assert {total for _, total in seen} == {8}
+    assert 0 < seen[-1][0] <= 8
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_model_of_many_bytes_travels_without_a_word(cluster):
+    large = np.ones((4_000, 1_000))  # a warning would be an error here
+    assert Dask(client=cluster).map(total_of, [2.0], large) == [8e6]
+
+
+@pytest.mark.parametrize("make", [Serial, Dask])
+def test_closing_twice_does_no_harm(make):
+    found = make()
+    found.close()
+    found.close()
+    assert found.map(value, [3], 1.0) == [value(3, 1.0)]

@@ -177,7 +177,7 @@ FLAGS = {
     ("--columns", "camera"): "NAME=COLUMN",
     ("--columns", "camera=nothing"): "nothing",
     ("--scheduler", "tcp://127.0.0.1:9"): "no Dask scheduler answers",
-    ("--scheduler", "nonsense"): "no Dask scheduler answers",
+    ("--scheduler", "nonsense"): "no address of a scheduler",
     ("--workers", "0"): "setting workers",
     ("--batch", "../up"): "not usable as a name",
     ("--config", "nowhere.toml"): "no such settings file",

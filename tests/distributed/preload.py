@@ -1,0 +1,80 @@
+"""What a worker of the tests loads: small blocks, and tasks that do to their worker what a file tells them.
+
+``STREAMCLUST_TESTS`` names a folder. Where a file ``order`` in it says ``module:function mode times``, that function
+does its work first, so that its block is written, and leaves a file ``reached-<i>``; the first ``times`` calls in the
+whole cluster then end their worker in a way of KillWorker, take more memory than it may have, or wait for ``go``.
+``STREAMCLUST_TESTS_NUMPY`` is the version of NumPy that the worker says it has.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from distributed import versions
+from distributed.chaos import KillWorker
+
+from streamclust import planning
+from tests.distributed.cluster import CHUNK_BYTES, until
+
+TASKS = (
+    "streamclust.ingest:take_block",
+    "streamclust.stages.reduced:reduce_block",
+    "streamclust.stages.clusters:add_lloyd",
+    "streamclust.stages.clusters:add_labels",
+    "streamclust.stages.strangeness:add_measures",
+    "streamclust.stages.fused:flag_block",
+    "streamclust.stages.maps:place_block",
+)
+
+
+def dask_setup(worker: Any) -> None:
+    """Called by Dask once the worker stands."""
+    planning.CHUNK_BYTES = CHUNK_BYTES
+    if numpy := os.environ.get("STREAMCLUST_TESTS_NUMPY"):
+        real = versions.get_package_info
+        versions.get_package_info = lambda packages: real(packages) | {"numpy": numpy}
+    folder = Path(os.environ["STREAMCLUST_TESTS"])
+    for where in TASKS:
+        module, name = where.split(":")
+        home = import_module(module)
+        setattr(home, name, _obedient(getattr(home, name), where, worker, folder))
+
+
+def _obedient(real: Any, where: str, worker: Any, folder: Path) -> Any:
+    @functools.wraps(real)
+    def task(*args: Any, **kwargs: Any) -> Any:
+        result = real(*args, **kwargs)
+        if (folder / "order").exists():
+            here, mode, times = (folder / "order").read_text().split()
+            if here == where and any(_mine(folder / f"reached-{i}") for i in range(int(times))):
+                _obey(worker, mode, folder)
+        return result
+
+    return task
+
+
+def _mine(path: Path) -> bool:
+    try:
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _obey(worker: Any, mode: str, folder: Path) -> None:
+    if mode == "hold":
+        until((folder / "go").exists, "go")
+    elif mode == "memory":
+        held = bytearray(worker.memory_manager.memory_limit)
+        held[::4096] = b"1" * len(held[::4096])
+        threading.Event().wait(len(held))
+    else:
+        killer = KillWorker(mode=mode)  # type: ignore[arg-type]
+        killer.worker = worker
+        worker.loop.add_callback(getattr(killer, mode.replace(".", "_")))
+        threading.Event().wait()
