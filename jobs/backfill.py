@@ -41,7 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
             parser.error(f"{given.folder}: no case in it; expected folders with descriptors/ and images_paths.csv")
         for case in found:
             job, name = ingest_case(given.store, case, settings)
-            print(f"{name}: {job.store.n:,} images in the store", flush=True)
+            with job:
+                print(f"{name}: {job.store.n:,} images in the store", flush=True)
         print(f"report: {on_store(given.store, settings, None, everything)['report']}")
     except StreamclustError as error:
         print(f"backfill: {error}", file=sys.stderr)

@@ -107,9 +107,9 @@ def daily(
     InputError : no store, no drop folder, or nothing was fitted yet. ConflictError : another daily run is at work.
     """
     settings = settings or Settings()
-    job = pipeline.open_job(store, settings, listener or Silent())
     found, result = arrivals(Path(drop).absolute()), Daily()
-    with _alone(job.store.path), _log(job.store.path) as log:
+    opened = pipeline.open_job(store, settings, listener or Silent())
+    with opened as job, _alone(job.store.path), _log(job.store.path) as log:
         forgetting.resume(job.store)  # one that was interrupted lets nobody else write
         for arrival in found:
             _arrived(job, arrival, result, log, on_alarm)

@@ -39,8 +39,8 @@ class Alarm:
     """Something that changed on ``day``; ``rows`` are up to 12 rows of the batch to show.
 
     ``value`` and ``expected`` are means of numbers from 0 to 1: shares, or quantiles of the fitted rows. ``proposal``
-    is a new cluster's medoid (a row of the batch), size in rows and closeness, where one is proposed. ``reason`` and
-    ``who`` are those of an acknowledgement.
+    is a new cluster's medoid (a row of the batch), size in rows and closeness, where one is proposed. ``reason``,
+    ``who`` and ``when`` (ISO 8601, UTC) are those of an acknowledgement.
     """
 
     id: str
@@ -57,6 +57,7 @@ class Alarm:
     proposal: Mapping[str, float] | None = None
     reason: str | None = None
     who: str | None = None
+    when: str | None = None
 
 
 @dataclass(frozen=True)

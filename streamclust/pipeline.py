@@ -59,9 +59,10 @@ def run(
     InputError : the case, the store or a setting cannot be used. BudgetError : ``settings.memory`` cannot hold.
     """
     job, _ = ingest_case(store, case, settings, batch=batch, pictures=pictures, columns=columns, listener=listener)
-    for stage in (fit, score, place):
-        stage(job)
-    return RunResult(job.store, report(job), job.journal)
+    with job:
+        for stage in (fit, score, place):
+            stage(job)
+        return RunResult(job.store, report(job), job.journal)
 
 
 def ingest_case(
@@ -74,7 +75,7 @@ def ingest_case(
     columns: Mapping[str, str] | None = None,
     listener: Listener | None = None,
 ) -> tuple[Job, str]:
-    """Bring a case in as a batch; returns the job to go on with and the batch's name."""
+    """Bring a case in as a batch; returns the job to go on with, which the caller closes, and the batch's name."""
     settings = settings or Settings()
     pictures = pictures.absolute() if pictures else None  # workers may stand in another folder
     encoding = settings.ingest.path_encoding
@@ -95,6 +96,7 @@ def prepare_day(job: Job, case: Case) -> None:
     workers = _workers(job.settings)
     allowed = planning.within(_shapes_of_case(case), job.settings, workers, planning.plan_day).workers
     if allowed < workers:
+        job.executor.close()
         job.executor = executor(job.settings.scheduler, allowed, job.journal.listener.progress)
 
 
@@ -114,7 +116,8 @@ def on_store(
     if not opened.batches:
         raise InputError(opened.path, "the store is empty", "at least one batch", "streamclust ingest STORE CASE")
     plan = planning.within(_shapes_of_store(opened), settings, _workers(settings))
-    return stage(_job(lambda: opened, settings, plan.workers, listener or Silent()))
+    with _job(lambda: opened, settings, plan.workers, listener or Silent()) as job:
+        return stage(job)
 
 
 @one_blas_thread()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import astuple, dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,3 +83,19 @@ NUMBERS = ("level", "other", "weight", "squares", "count", "seen", "away")
 def nothing() -> State:
     """The state before any day."""
     return State((), **{name: np.empty(0) for name in NUMBERS}, evidence=np.empty((0, 2, len(STAKES))))
+
+
+def encode(streams: tuple[Stream, ...]) -> NDArray[np.uint8]:
+    """Streams as the bytes of one JSON text, which is far quicker to read than arrays of text."""
+    text = json.dumps([astuple(s) for s in streams], ensure_ascii=False, separators=(",", ":"))
+    return np.frombuffer(text.encode(), np.uint8)
+
+
+def decode(stored: NDArray[np.uint8]) -> tuple[Stream, ...]:
+    """The streams of ``encode``; days that follow each other mostly have the same, which are read once."""
+    return _decode(stored.tobytes())
+
+
+@lru_cache(maxsize=8)
+def _decode(text: bytes) -> tuple[Stream, ...]:
+    return tuple(Stream(*fields) for fields in json.loads(text))

@@ -29,6 +29,7 @@ ROOMS = [
     ["terminal"],
     ["demo"],
     ["cli", "__init__"],
+    ["__main__"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 MATHEMATICS = {room for rooms in ROOMS[2:6] for room in rooms}

@@ -73,7 +73,10 @@ def alarms(
             answer(as_json, asdict(found), f"{ack} is acknowledged")
             return
         known = every(open_store(store))[::-1]
-        lines = [f"{a.id}: {a.sentence}{f' (acknowledged by {a.who}: {a.reason})' if a.reason else ''}" for a in known]
+        lines = [
+            f"{a.id}: {a.sentence}{f' (acknowledged by {a.who}, {a.when}: {a.reason})' if a.reason else ''}"
+            for a in known
+        ]
         answer(as_json, {"alarms": [asdict(a) for a in known]}, "\n".join(lines) or "no alarm so far")
 
 

@@ -101,7 +101,8 @@ def ingest(
             columns=pairs(columns),
             listener=show,
         )
-        answer(as_json, {"store": str(job.store.path), "batch": name, "rows": job.store.n}, f"{name}: {job.store}")
+        with job:
+            answer(as_json, {"store": str(job.store.path), "batch": name, "rows": job.store.n}, f"{name}: {job.store}")
 
 
 def _stage(name: str, text: str) -> None:

@@ -9,9 +9,10 @@ from streamclust.render.report_data import Figure, Outlier, Thumb
 
 @dataclass(frozen=True, kw_only=True)
 class Acknowledgement:
-    """Who looked at an alarm, and what they found."""
+    """Who looked at an alarm, on which day (ISO 8601, UTC), and what they found."""
 
     by: str
+    on: str
     reason: str
 
 

@@ -20,7 +20,7 @@ from streamclust.render import day_data as dd
 from streamclust.render import report_data as rd
 from streamclust.reporting.album import Album
 from streamclust.reporting.day_clusters import clusters_of, describe_day
-from streamclust.reporting.watched import alarms_of, entry_of, watched
+from streamclust.reporting.watched import alarms_of, early, entry_of, figures_of
 from streamclust.stages.labels import labels_name
 from streamclust.stages.observe import camera_column
 from streamclust.store import table
@@ -136,8 +136,10 @@ def _alarm(job: Job, batch: Batch, alarm: Alarm, album: Album) -> dd.Alarm:
 
 
 def acknowledgement(alarm: Alarm) -> dd.Acknowledgement | None:
-    """Who acknowledged an alarm and why; None while it is open."""
-    return None if alarm.reason is None else dd.Acknowledgement(by=alarm.who or "somebody", reason=alarm.reason)
+    """Who acknowledged an alarm, when and why; None while it is open."""
+    if alarm.reason is None or alarm.who is None or alarm.when is None:
+        return None
+    return dd.Acknowledgement(by=alarm.who, on=alarm.when[:10], reason=alarm.reason)
 
 
 def command(job: Job, alarm: str) -> str:
@@ -192,14 +194,13 @@ def _notes(job: Job, batch: Batch) -> Iterator[str]:
     if batch.n < LEAST_ROWS:
         yield f"Fewer than {LEAST_ROWS} images say too little of a day to judge its shares: none of them could alarm."
     if name := entry_of(job.store, batch.name):
-        known = watched(job.store, name)
-        if known.early:
+        if early(job.store, name):
             yield (
                 f"Fewer than {FEW_DAYS} days were seen since the start or the last change, "
                 "so only large changes alarm yet."
             )
-        usual = known.figures[Stream("outlier")]
-        if burst := batch.n - usual.rows:
+        usual = figures_of(job.store, name).get(Stream("outlier"))
+        if usual and (burst := batch.n - usual.rows):
             yield (
                 f"{burst:,} of the images are a near-identical burst; of the other {usual.rows:,}, "
                 f"{round(usual.value * usual.rows):,} are flagged ({usual.value:.1%})."

@@ -12,7 +12,7 @@ from streamclust.job import Job
 from streamclust.render import day as page
 from streamclust.render import day_data as dd
 from streamclust.reporting.day import INDEX, acknowledgement, command, page_of
-from streamclust.reporting.watched import alarms_of, watched
+from streamclust.reporting.watched import alarms_of, figures_of
 from streamclust.stages.names import cluster_ids, names
 from streamclust.store.store import Batch
 from streamclust.streams import Figure, Stream
@@ -34,7 +34,7 @@ def collect_days(job: Job) -> dd.Days:
     every = alarms_of(store)
     entries = {entry.attributes["role"]: name for name, entry in store.snapshot.of_kind("day").items()}
     batches = [batch for batch in store.batches if batch.name in entries]
-    figures = [watched(store, entries[batch.name]).figures for batch in batches]
+    figures = [figures_of(store, entries[batch.name]) for batch in batches]
     outliers = store.snapshot.newest("model", "outliers")
     fitted = _fitted(job)
     return dd.Days(

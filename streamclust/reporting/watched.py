@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
-import numpy as np
+import math
 
 from streamclust.detector import FEW_DAYS
 from streamclust.stages.watch import Alarm, alarms
 from streamclust.store.store import Store
-from streamclust.streams import NUMBERS, Figure, Stream
-
-
-@dataclass(frozen=True)
-class Watched:
-    """One day as it was watched. ``early``: too few days had been seen, so only large changes could alarm."""
-
-    figures: Mapping[Stream, Figure]
-    early: bool
+from streamclust.streams import NUMBERS, Figure, Stream, decode
 
 
 def alarms_of(store: Store) -> dict[str, tuple[Alarm, ...]]:
@@ -30,19 +19,18 @@ def alarms_of(store: Store) -> dict[str, tuple[Alarm, ...]]:
     return {about["role"]: tuple(raised.get(about["id"], ())) for about in days}
 
 
-def watched(store: Store, name: str) -> Watched:
+def figures_of(store: Store, name: str) -> dict[Stream, Figure]:
     """The figures of a day by the ``name`` of its entry."""
-    parts = [store.read(name, f"streams/{part}").tolist() for part in ("figure", "descriptor", "cluster", "camera")]
-    readings = store.read(name, "readings")
-    here = np.isfinite(readings[:, 1])  # those that the day has
-    figures = {
-        Stream(str(f), str(d), int(c), str(n)): Figure(value, int(rows))
-        for f, d, c, n, (value, rows), known in zip(*parts, readings[:, :2].tolist(), here.tolist(), strict=True)
-        if known
+    streams, readings = decode(store.read(name, "streams")), store.read(name, "readings")[:, :2].tolist()
+    return {
+        s: Figure(value, int(rows)) for s, (value, rows) in zip(streams, readings, strict=True) if math.isfinite(rows)
     }
+
+
+def early(store: Store, name: str) -> bool:
+    """Whether too few days had been seen before the day of that name, so that only large changes could alarm."""
     seen = store.read(name, "state")[:, NUMBERS.index("seen")]
-    before = max(seen.tolist(), default=0.0) - 1
-    return Watched(figures, before < FEW_DAYS)
+    return max(seen.tolist(), default=0.0) - 1 < FEW_DAYS
 
 
 def entry_of(store: Store, batch: str) -> str | None:

@@ -20,10 +20,9 @@ from streamclust.stages.measures import Frozen, Measure, fit_measures, frozen, l
 from streamclust.stages.observe import Observation, observe
 from streamclust.store.draft import Draft
 from streamclust.store.store import Batch, Store
-from streamclust.streams import NUMBERS, Figure, Reading, State, Stream, nothing
+from streamclust.streams import NUMBERS, Figure, Reading, State, Stream, decode, encode, nothing
 
 __all__ = ["Alarm", "acknowledge", "alarms", "watch"]
-_TEXT = np.dtypes.StringDType()
 
 
 def watch(job: Job, batch: str) -> list[Alarm]:
@@ -177,7 +176,7 @@ def _content(store: Store, batch: Batch, models: Mapping[str, Frozen], found: Fi
 
 
 def alarms(store: Store) -> list[Alarm]:
-    """Every alarm of every day, oldest first, with the reason and the person where its cause was acknowledged."""
+    """Every alarm of every day, oldest first, with reason, person and time where its cause was acknowledged."""
     days = store.snapshot.of_kind("day").values()
     return _known(store, [alarm for entry in days for alarm in entry.attributes["alarms"]])
 
@@ -186,7 +185,8 @@ def _known(store: Store, stored: Sequence[Mapping[str, Any]]) -> list[Alarm]:
     said = {entry.attributes["cause"]: entry.attributes for entry in store.snapshot.of_kind("ack").values()}
     found = [Alarm(**{**about, "rows": tuple(about["rows"])}) for about in stored]
     return [
-        replace(a, reason=said[a.cause]["reason"], who=said[a.cause]["who"]) if a.cause in said else a for a in found
+        replace(a, **{key: said[a.cause][key] for key in ("reason", "who", "when")}) if a.cause in said else a
+        for a in found
     ]
 
 
@@ -209,23 +209,18 @@ def acknowledge(store: Store, alarm: str, reason: str, who: str) -> Alarm:
     when = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     attributes = {"role": alarm, "alarm": alarm, "cause": cause, "reason": reason.strip(), "who": who, "when": when}
     store.publish(f"acknowledge {alarm}", {name: (draft, draft.entry(attributes, {}))})
-    return replace(known[alarm], reason=reason.strip(), who=who)
+    return replace(known[alarm], reason=reason.strip(), who=who, when=when)
 
 
 def _write(draft: Draft, state: State) -> None:
-    """A state as arrays, two of them of all its numbers."""
-    streams = state.streams
-    draft.write("streams/figure", np.array([s.figure for s in streams], _TEXT))
-    draft.write("streams/descriptor", np.array([s.descriptor for s in streams], _TEXT))
-    draft.write("streams/camera", np.array([s.camera for s in streams], _TEXT))
-    draft.write("streams/cluster", np.array([s.cluster for s in streams], np.int64))
+    """A state as its streams and two arrays of all its numbers."""
+    draft.write("streams", encode(state.streams))
     draft.write("state", np.stack([getattr(state, f) for f in NUMBERS], axis=1))
     draft.write("evidence", state.evidence)
 
 
 def _read(store: Store, name: str) -> State:
-    parts = [store.read(name, f"streams/{part}").tolist() for part in ("figure", "descriptor", "cluster", "camera")]
-    streams = tuple(Stream(str(f), str(d), int(c), str(n)) for f, d, c, n in zip(*parts, strict=True))
+    streams = decode(store.read(name, "streams"))
     numbers = store.read(name, "state")
     return State(streams, **dict(zip(NUMBERS, numbers.T, strict=True)), evidence=store.read(name, "evidence"))
 

@@ -122,10 +122,12 @@ def cluster(folder: Path, workers: int = 2, *options: str, memory: str = "1GB", 
         found.stop()
 
 
-def start(folder: Path, *arguments: object, env: Mapping[str, str] = {}) -> subprocess.Popen[str]:
-    """The real command line in its own process, with blocks small enough that a small case has many."""
+def start(
+    folder: Path, *arguments: object, env: Mapping[str, str] = {}, module: str = "tests.distributed.command"
+) -> subprocess.Popen[str]:
+    """The real command line in its own process; by default with blocks so small that a small case has many."""
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.distributed.command", *map(str, arguments)],
+        [sys.executable, "-m", module, *map(str, arguments)],
         cwd=folder,
         env=environment(folder, env),
         stdout=subprocess.PIPE,

@@ -34,7 +34,7 @@ from tests.render.sample import HOSTILE, photos
 from tests.render.test_report import Page
 
 EXTENT = (-1.0, 1.0, -0.8, 0.8)
-DONE = Acknowledgement(by="anna", reason="the lens was cleaned")
+DONE = Acknowledgement(by="anna", on="2026-03-02", reason="the lens was cleaned")
 
 
 def thumbs(count: int) -> tuple[Thumb, ...]:
@@ -122,7 +122,7 @@ def test_alarms_come_first_and_open_ones_before_the_others():
     assert text.index("sentence 1") < text.index("sentence 0") < text.index("reason 0")
     assert "ack a1" in text
     assert "ack a0" not in text
-    assert "anna looked at this: “the lens was cleaned”" in text
+    assert "anna looked at this on 2026-03-02: “the lens was cleaned”" in text
 
 
 def test_a_proposed_cluster_is_shown():
