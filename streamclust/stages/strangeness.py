@@ -53,7 +53,7 @@ class Seen:
 
 
 def measure(job: Job, projection: str, clustering: str) -> str:
-    """Fit and apply every measure of strangeness of one descriptor; returns the model's name."""
+    """Fit every measure of strangeness on the rows of a projection, score all rows by it; returns the model's name."""
     store, settings = job.store, job.settings
     entry = store.snapshot.entries[projection]
     descriptor, n = entry.attributes["descriptor"], entry.attributes["rows"]
@@ -66,7 +66,7 @@ def measure(job: Job, projection: str, clustering: str) -> str:
         return known
     sample = load_sample(store, projection)
     with job.journal.stage(f"{descriptor}: fit outliers", n):
-        model = _fit(job, sample, addresses, n)
+        model = _fit(job, sample, [rows for rows in addresses if rows.batch in entry.attributes["batches"]], n)
     name = f"models/{descriptor}-strangeness-{store.snapshot.number + 1:06d}"
     with job.journal.stage(f"{descriptor}: score outliers", n):
         writer = LabelWriter(store, name, addresses, WRITTEN, fingerprint(wanted, "labels"))

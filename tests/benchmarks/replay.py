@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from streamclust.stages import refit
 from streamclust.stages.labels import labels_name
 from streamclust.stages.names import cluster_ids, name_cluster, names
 from streamclust.stages.watch import acknowledge
-from tests.benchmarks.stream import DEVELOPMENT, DIMS, HELD_BACK, Day, Stream
+from tests.benchmarks.stream import DAYS, DEVELOPMENT, DIMS, HELD_BACK, Day, Stream
 from tests.benchmarks.stream_plot import plot
 from tests.benchmarks.stream_score import Cry, Record, Turn, agreement, remarks, table
 
@@ -165,7 +166,7 @@ class Replay:
                 self.record.lost.append(f"{name} {i}, named {text}, is {'no more' if gone else most}")
 
 
-def replay(seed: int, fast: bool, columns: bool, plots: Path, scratch: Path | None) -> Record:
+def replay(seed: int, days: int, fast: bool, columns: bool, plots: Path, scratch: Path | None) -> Record:
     """One seed in a scratch folder that is removed again; the plot is left in ``plots``."""
     from tests.benchmarks.stream_fast import FastReplay
 
@@ -173,7 +174,9 @@ def replay(seed: int, fast: bool, columns: bool, plots: Path, scratch: Path | No
     try:
         with one_blas_thread():
             kind = FastReplay if fast else Replay
-            record = kind(Stream.draw(seed, columns=columns), place, load_settings(None, SETTINGS)).run()
+            whole = Stream.draw(seed, columns=columns)
+            stream = replace(whole, days=days, events=tuple(e for e in whole.events if e.day < days))
+            record = kind(stream, place, load_settings(None, SETTINGS)).run()
     finally:
         shutil.rmtree(place)
     plots.mkdir(parents=True, exist_ok=True)
@@ -185,6 +188,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(DEVELOPMENT)[:1], help="development seeds: 0 to 9")
     parser.add_argument("--held-back", action="store_true", help="the 20 seeds to measure with; never to tune by")
+    parser.add_argument("--days", type=int, default=DAYS, help="only so many days of each")
     parser.add_argument("--fast", action="store_true", help="days in memory, only fits through a store")
     parser.add_argument("--no-camera", action="store_true", help="tables do not name cameras")
     parser.add_argument("--jobs", type=int, default=1, help="streams played side by side")
@@ -193,6 +197,7 @@ def main() -> None:
     arguments = parser.parse_args()
     play = partial(
         replay,
+        days=arguments.days,
         fast=arguments.fast,
         columns=not arguments.no_camera,
         plots=arguments.plots,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
+import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ class Place:
     timeout: float
 
 
+PLOTS = Path("bench-plots")  # of the streams; kept
 SHORT = 10.0  # seconds: what takes less is run three times and the fastest counts, as other processes only slow it
 
 _MATHEMATICS = [sys.executable, "-m", "tests.benchmarks.ours"]
@@ -83,11 +86,44 @@ def reference(place: Place, rows: int) -> Iterator[Table]:
     yield compare(f"the whole job on {rows:,} x {{2560, 512, 128, 512}} within 2 GB", "reference", case, place)
 
 
+def density(place: Place, rows: int) -> Iterator[Table]:
+    words = ["density", f"--rows={rows}", f"--folder={place.scratch}", "--peer"]
+    found = json.loads(_said(words))
+    table = Table(
+        f"zoomable maps of {rows:,} points, levels 0 to {found['zoom']}, {found['tiles']:,} tiles of all layers"
+    )
+    steps = {"first": "ours, every tile", "again": "ours, nothing new", "day": "ours, a day of 4,000 more"}
+    for step, name in steps.items():
+        about = found[step]
+        quality = {"CPU s": about["cpu_s"], "drawn": about["said"]}
+        table.add(name, Result(about["seconds"], about["peak_mb"] * 2**20, quality), ours=True)
+    peer = found["datashader"]
+    for step, name in {"picture": "datashader, one picture", "tiles": "datashader, densities only"}.items():
+        quality = {"CPU s": peer[f"{step}_cpu_s"]} | ({"tiles": peer["tiles"]} if step == "tiles" else {})
+        table.add(name, Result(peer[f"{step}_s"], peer["peak_mb"] * 2**20, quality))
+    yield table
+
+
+def stream(_place: Place, days: int) -> Iterator[str]:
+    """One stream through the program, day by day; then the 20 streams that are held back, through its tasks alone."""
+    plots = f"--plots={PLOTS}"
+    yield _said(["replay", f"--days={days}", plots])
+    yield _said(["replay", f"--days={days}", plots, "--held-back", "--fast", "--jobs=2"])
+
+
+def _said(words: list[str]) -> str:
+    """What another benchmark prints."""
+    command = [sys.executable, "-m", f"tests.benchmarks.{words[0]}", *words[1:]]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
 TABLES = {
     "pca": (pca, 100_000),
     "kmeans": (kmeans, 200_000),
     "route": (route, 100_000),
     "reference": (reference, 416_314),
+    "density": (density, 10_000_000),
+    "stream": (stream, 200),
 }
 
 
@@ -97,7 +133,7 @@ def main() -> None:
         "--only", action="append", choices=list(TABLES), help="a table; all of them where none is named"
     )
     parser.add_argument("--timeout", type=float, default=900.0, help="seconds after which a command is stopped")
-    parser.add_argument("--rows", type=int, help="rows of the made-up data; each table has its own number otherwise")
+    parser.add_argument("--rows", type=int, help="rows of the data, days of the streams; each table has its own")
     parser.add_argument("--scratch", type=Path, help="an existing folder with room for the data; it is emptied again")
     arguments = parser.parse_args()
     for name in arguments.only or TABLES:

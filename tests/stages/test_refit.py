@@ -171,6 +171,29 @@ def test_fitted_on_the_last_or_the_chosen_days(grown, days):
     assert (labels >= 0).sum() == 692
 
 
+def test_strangeness_is_that_of_the_chosen_days(grown, tmp_path):
+    """Their rows score as in a store that holds nothing else; the others are scored by the same model."""
+    propose(grown, ["mon", "tue"])
+    accept(grown)
+    pipeline.score(grown)
+    alone = job_on(tmp_path / "alone", SETTINGS)
+    raw = {b.id: grown.store.read(b.name, "descriptors/a") for b in grown.store.batches[:2]}
+    bring(alone, tmp_path / "again", {day: {"a": X} for day, X in raw.items()})
+    pipeline.fit(alone)
+    pipeline.score(alone)
+    for array in ("score", "hdbscan", "optics", "hdbscan_noise", "optics_noise", "near_duplicates"):
+        ours, theirs = scores_of(grown.store, array), scores_of(alone.store, array)
+        assert list(ours)[:2] == list(theirs)
+        for day, values in theirs.items():
+            np.testing.assert_array_equal(ours[day], values, err_msg=f"{array} of {day}")
+    assert np.isfinite(scores_of(grown.store, "score")["wed"]).sum() > 100
+
+
+def scores_of(store, array):
+    model = store.snapshot.newest("model", "a/strangeness")
+    return {b.id: store.read(labels_name(model, b.name), array) for b in store.batches}
+
+
 def projection_name(store, model):
     return store.snapshot.entries[model].attributes["parents"][0]
 
