@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     except StreamclustError as error:
         print(f"refit: {error}", file=sys.stderr)
         return error.exit_code
-    print(f"fitted on {len(found['days'])} batches", *found["changes"], sep="\n")
+    print(f"fitted on {len(found['days'])} batches", *found["changes"], f"comparison: {found['comparison']}", sep="\n")
     if given.accept:
         print(f"report: {found['report']}")
     return 0

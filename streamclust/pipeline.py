@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from streamclust.journal import Journal, Listener, Silent
 from streamclust.planning import Plan, Shape
 from streamclust.readers.case import Case, open_case
 from streamclust.reporting import collect
+from streamclust.reporting.refit import collect_refit, write_refit
 from streamclust.stages import clusters, compare, fused, grids, maps, reduced, refit, strangeness
 from streamclust.store.store import Store, create, open_store
 
@@ -198,7 +199,9 @@ def refit_stage(days: int | Sequence[str] | None, accept: bool) -> Callable[[Job
     def stage(job: Job) -> dict[str, Any]:
         proposal = refit.propose(job, days)
         changes = [refit.words(change) for change in proposal.changes.values()] or ["nothing would change"]
-        found: dict[str, Any] = {"days": list(proposal.days), "changes": changes}
+        comparison = collect_refit(job, proposal)
+        page = write_refit(job, comparison)
+        found: dict[str, Any] = {"days": list(proposal.days), "changes": changes, "comparison": str(page)}
         if accept:
             if proposal.changes:
                 refit.accept(job)
@@ -206,6 +209,7 @@ def refit_stage(days: int | Sequence[str] | None, accept: bool) -> Callable[[Job
             score(job)
             place(job)
             found["report"] = str(report(job))
+            write_refit(job, replace(comparison, accepted=True))
         return found
 
     return stage

@@ -36,7 +36,9 @@ def test_refit_proposes_and_accepts_when_told(tmp_path):
 
     proposed = refit(store.path, "--config", toml)
     assert proposed.returncode == 0, proposed.stderr
-    first, *changes = proposed.stdout.splitlines()
+    first, *changes, page = proposed.stdout.splitlines()
+    assert page == f"comparison: {store.path / 'report' / 'refit.html'}"
+    assert "Refit, proposed" in (store.path / "report" / "refit.html").read_text()
     assert first == "fitted on 2 batches"
     assert [line.split(":")[0] for line in changes] == ["colour", "shape"]
     assert all("would change" in line for line in changes)
@@ -46,6 +48,7 @@ def test_refit_proposes_and_accepts_when_told(tmp_path):
     assert accepted.returncode == 0, accepted.stderr
     assert accepted.stdout.startswith(proposed.stdout)
     assert accepted.stdout.splitlines()[-1] == f"report: {store.path / 'report' / 'index.html'}"
+    assert "Refit, accepted" in (store.path / "report" / "refit.html").read_text()
     opened = streamclust.open(store.path)
     assert opened.labels().compute()["outlier_score"].notna().all()
     assert names(opened, "shape") == {1: "lorries"}

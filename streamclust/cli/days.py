@@ -120,4 +120,5 @@ def refit(
             raise InputError("refit", "--last and --batch exclude each other", "one of them")
         stage = pipeline.refit_stage(last or batch, accept)
         result = pipeline.on_store(store, settings(config, flags), show, stage)
-        answer(as_json, result, "\n".join(result["changes"] + ([f"report: {result['report']}"] if accept else [])))
+        pages = [f"{page}: {result[page]}" for page in ("comparison", "report") if page in result]
+        answer(as_json, result, "\n".join([*result["changes"], *pages]))

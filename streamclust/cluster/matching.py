@@ -56,7 +56,9 @@ def first(k: int) -> Matching:
     return Matching(tuple(range(k)), k, 0, 0, ())
 
 
-def match(counts: Table, old_ids: Sequence[int], next_id: int, *, minimum: float = MINIMUM) -> Matching:
+def match(
+    counts: Table, old_ids: Sequence[int], next_id: int, later: Table | None = None, *, minimum: float = MINIMUM
+) -> Matching:
     """Give each new cluster the id of the old one that it continues, or a new one.
 
     Of all ways to pair clusters one to one, each pair sharing at least a Jaccard index of ``minimum``, the one in which
@@ -71,6 +73,9 @@ def match(counts: Table, old_ids: Sequence[int], next_id: int, *, minimum: float
         Ids of the old clusters.
     next_id : int
         Above every id that was ever given.
+    later : (k_old, k_new) int64, optional
+        The same of rows that the old clustering has labelled but was not fitted on. They count as shared and changed,
+        and have no say in which cluster is which: a new kind of row lies in some old cluster, only because it must.
     minimum : float above 0
         A weaker pair is a death and a birth.
 
@@ -87,14 +92,15 @@ def match(counts: Table, old_ids: Sequence[int], next_id: int, *, minimum: float
     if len(old) != len(counts) or len(np.unique(old)) != len(old) or (old >= next_id).any():
         msg = f"{len(counts)} old clusters need as many distinct ids below {next_id}, not {list(old_ids)}"
         raise ValueError(msg)
-    counts, old = counts[np.argsort(old)], np.sort(old)
+    order = np.argsort(old)
+    counts, every, old = counts[order], (counts if later is None else counts + later)[order], old[order]
     order = np.lexsort((*counts[::-1], -counts.sum(axis=0)))  # largest first, and the same in whatever order they came
     rows, columns = _pairs(counts[:, order], jaccard(counts[:, order]) >= minimum)
     ids = np.full(counts.shape[1], -1, np.int64)
     ids[order[columns]] = old[rows]
     births = order[ids[order] < 0]
     ids[births] = next_id + np.arange(len(births))
-    shared, kept = int(counts.sum()), int(counts[rows, order[columns]].sum())
+    shared, kept = int(every.sum()), int(every[rows, order[columns]].sum())
     given = tuple(int(i) for i in ids)
     return Matching(given, next_id + len(births), shared, shared - kept, _events(counts, old, ids))
 

@@ -31,7 +31,7 @@ def write_days(data: Days, path: Path) -> None:
 
 def render_day(data: Day) -> str:
     """One day's page as text. The same data give the same text."""
-    return _render(
+    return render_page(
         "day.html",
         data,
         headline=day_headline(data),
@@ -45,7 +45,7 @@ def render_days(data: Days) -> str:
     """The page over all days as text."""
     open_ = [(row, alarm) for row in reversed(data.days) for alarm in row.alarms if alarm.acknowledged is None]
     each = -(-len(data.days) // charts.COLUMNS)
-    return _render(
+    return render_page(
         "days.html",
         data,
         headline=days_headline(data, open_),
@@ -88,7 +88,8 @@ def _alarms(count: int) -> str:
     return f"{count:,} alarm{'s' * (count != 1)}"
 
 
-def _render(template: str, data: Any, **names: Any) -> str:
+def render_page(template: str, data: Any, **names: Any) -> str:
+    """A template of the days' look with its data and the names it calls, as text."""
     from markupsafe import Markup
 
     page = environment()

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from streamclust import counts
 from streamclust.blocks import one_blas_thread
 from streamclust.cluster import matching
 from streamclust.cluster.matching import Event, Matching, Move
-from streamclust.cluster.members import MembersState, members_block
-from streamclust.cluster.members import merge as merge_members
 from streamclust.errors import InputError
 from streamclust.job import Job, fingerprint
-from streamclust.planning import LABEL_ROWS
 from streamclust.stages import clusters, reduced
-from streamclust.stages.labels import labels_name
-from streamclust.stages.names import LEVELS, Level, cluster_ids, next_id
-from streamclust.store.draft import Draft
+from streamclust.stages.names import LEVELS, cluster_ids
+from streamclust.stages.refit_tables import compare
 from streamclust.store.manifest import Snapshot
-from streamclust.store.rows import Rows
 from streamclust.store.store import Batch, Store
 from streamclust.store.trial import PROPOSED, Trial, proposed
 
-Tables = Mapping[Level, NDArray[np.int64]]
 Days = int | Sequence[str] | None
-SHOWN = 12
 
 
 @dataclass(frozen=True)
@@ -128,65 +117,12 @@ def _publish(
     if trial.snapshot.find("refit", wanted) is None:
         name = f"models/refit-{trial.snapshot.number + 1:06d}"
         draft = trial.draft(name, "refit", wanted)
-        changes = {d: _compare(job, draft, d, model, before[d]) for d, model in fitted.items()}
+        changes = {d: compare(job, draft, d, model, before[d]) for d, model in fitted.items()}
         attributes = {"role": "refit", "days": list(days), "changes": changes}
         waits = proposed(job.store.snapshot)
         stale = tuple(n for n, entry in waits.items() if entry.attributes.get("model", n) not in fitted.values())
         trial.publish("propose refit", {name: (draft, draft.entry(attributes, {}))}, remove=stale)
         job.store.refresh()
-
-
-def _compare(job: Job, draft: Draft, descriptor: str, model: str, before: str | None) -> dict[str, Any]:
-    """Ids and events of one descriptor; tables and rows go to the draft."""
-    store = job.store
-    about = {"model": model, "before": before}
-    k = {level: len(cluster_ids(store, model, level)) for level in LEVELS}
-    if before is None:
-        return about | {level: asdict(matching.first(k[level])) for level in LEVELS}
-    old = {level: cluster_ids(store, before, level) for level in LEVELS}
-    addresses = list(_addresses(store, before, model))
-    with job.journal.stage(f"{descriptor}: compare with the newest", sum(len(rows) for rows in addresses)):
-        sizes = {level: (len(old[level]), k[level]) for level in LEVELS}
-        tables = job.executor.fold(add_tables, addresses, merge_tables, sizes)
-        found = {v: matching.match(tables[v], old[v], next_id(store, before, v)) for v in LEVELS}
-        ids = np.array(old["label"]), np.array(found["label"].ids)
-        rows = job.executor.fold(add_changed, addresses, merge_members, *ids, job.settings.seed).random
-    draft.write(f"{descriptor}/table", tables["label"])
-    draft.write(f"{descriptor}/rows", rows)
-    return about | {level: asdict(found[level]) for level in LEVELS}
-
-
-def _addresses(store: Store, before: str, model: str) -> Iterator[Rows]:
-    """Rows of the batches that both models labelled."""
-    for batch in store.batches:
-        old, new = labels_name(before, batch.name), labels_name(model, batch.name)
-        if {old, new} <= store.snapshot.entries.keys():
-            paths = {f"{which}/{v}": store.array(n, v) for which, n in (("old", old), ("new", new)) for v in LEVELS}
-            yield from store.rows(batch, LABEL_ROWS, paths | {"distance": store.array(new, "distance")})
-
-
-def add_tables(state: Tables | None, rows: Rows, sizes: Mapping[Level, tuple[int, int]]) -> Tables:
-    """One block's rows by old and new label."""
-    found = {
-        v: counts.contingency_block(rows.read(f"old/{v}"), rows.read(f"new/{v}"), *size) for v, size in sizes.items()
-    }
-    return found if state is None else merge_tables(state, found)
-
-
-def merge_tables(a: Tables, b: Tables) -> Tables:
-    """Both."""
-    return {level: a[level] + b[level] for level in a}
-
-
-def add_changed(
-    state: MembersState | None, rows: Rows, old_ids: NDArray[np.int64], new_ids: NDArray[np.int64], seed: int
-) -> MembersState:
-    """A draw of one block's rows whose id changes, by new label."""
-    old, new = rows.read("old/label"), rows.read("new/label")
-    moved = (old >= 0) & (new >= 0)
-    moved[moved] = old_ids[old[moved]] != new_ids[new[moved]]
-    found = members_block(rows.ids, np.where(moved, new, -1), rows.read("distance"), len(new_ids), SHOWN, seed)
-    return found if state is None else merge_members(state, found)
 
 
 def words(change: Change) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -101,6 +102,17 @@ def test_splits_seen_backwards_are_merges(counts):
     there, back = match(counts, old, 100), match(counts.T, new, 100)
     assert len(of(there.events, "split")) == len(of(back.events, "merge"))
     assert there.changed == back.changed
+
+
+@quick
+@given(tables, st.randoms(use_true_random=False))
+def test_later_rows_count_and_have_no_say(counts, random):
+    old = list(range(len(counts)))
+    later = counts[:, random.sample(range(counts.shape[1]), counts.shape[1])] * 3
+    alone, found = match(counts, old, len(old)), match(counts, old, len(old), later)
+    assert found == replace(alone, shared=found.shared, changed=found.changed)
+    assert found.shared == (counts + later).sum()
+    assert found.changed == sum(rows for _, _, rows in moves(counts + later, old, found.ids))
 
 
 def test_a_weak_pair_is_a_death_and_a_birth():
