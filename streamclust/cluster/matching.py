@@ -74,8 +74,8 @@ def match(
     next_id : int
         Above every id that was ever given.
     later : (k_old, k_new) int64, optional
-        The same of rows that the old clustering has labelled but was not fitted on. They count as shared and changed,
-        and have no say in which cluster is which: a new kind of row lies in some old cluster, only because it must.
+        The same of rows that came after the old ids were given. They count as shared and changed, and have no say in
+        which cluster is which: a new kind of row lies in some old cluster, only because it must.
     minimum : float above 0
         A weaker pair is a death and a birth.
 

@@ -30,6 +30,15 @@ def next_id(store: Store, model: str, level: Level = "label") -> int:
     return int(about["next_ids"][level]) if "next_ids" in about else len(cluster_ids(store, model, level))
 
 
+def origins(store: Store, model: str, level: Level = "label") -> list[tuple[str, ...]]:
+    """By position, the batches on which a cluster's id was first fitted: what the id stands for."""
+    entries = store.snapshot.entries
+    about = entries[model].attributes
+    if "origins" in about:
+        return [tuple(about["fits"][fit]) for fit in about["origins"][level]]
+    return [tuple(entries[about["parents"][0]].attributes["batches"])] * len(cluster_ids(store, model, level))
+
+
 def name_cluster(store: Store, descriptor: str, cluster: int, text: str) -> str:
     """Name a cluster of the chosen clustering by its id; returns the name as it is kept. The last name given counts.
 

@@ -12,7 +12,7 @@ from streamclust.cluster.matching import Event, Matching, Move
 from streamclust.errors import InputError
 from streamclust.job import Job, fingerprint
 from streamclust.stages import clusters, reduced
-from streamclust.stages.names import LEVELS, cluster_ids
+from streamclust.stages.names import LEVELS, Level, cluster_ids, origins
 from streamclust.stages.refit_tables import compare
 from streamclust.store.manifest import Snapshot
 from streamclust.store.store import Batch, Store
@@ -191,16 +191,31 @@ def accept(job: Job) -> dict[str, str]:
     trial = Trial(store, store.snapshot.entries[name].attributes["proposal"])
     for change in proposal.changes.values():
         clusters.predict(replace(job, store=trial), change.model)
-    trial.accept("accept refit", {c.model: _ids(c) for c in proposal.changes.values()}, check)
+    trial.accept("accept refit", {c.model: _ids(trial, c) for c in proposal.changes.values()}, check)
     store.refresh()
     return {descriptor: change.model for descriptor, change in proposal.changes.items()}
 
 
-def _ids(change: Change) -> dict[str, Any]:
-    found = {"label": change.label, "fine": change.fine}
+def _ids(store: Store, change: Change) -> dict[str, Any]:
+    """The ids of a model's clusters, and by them the batches that they were first fitted on."""
+    found: dict[Level, Matching] = {"label": change.label, "fine": change.fine}
+    own = tuple(
+        store.snapshot.entries[store.snapshot.entries[change.model].attributes["parents"][0]].attributes["batches"]
+    )
+    meant: dict[Level, list[tuple[str, ...]]] = {}
+    for level, matched in found.items():
+        known = {}
+        if change.before is not None:
+            known = dict(
+                zip(cluster_ids(store, change.before, level), origins(store, change.before, level), strict=True)
+            )
+        meant[level] = [known.get(i, own) for i in matched.ids]
+    fits = sorted({fit for every in meant.values() for fit in every})
     return {
-        "ids": {level: list(m.ids) for level, m in found.items()},
-        "next_ids": {level: m.next_id for level, m in found.items()},
+        "ids": {level: list(matched.ids) for level, matched in found.items()},
+        "next_ids": {level: matched.next_id for level, matched in found.items()},
+        "fits": [list(fit) for fit in fits],
+        "origins": {level: [fits.index(fit) for fit in every] for level, every in meant.items()},
     }
 
 

@@ -16,7 +16,7 @@ from streamclust.cluster.members import merge as merge_members
 from streamclust.job import Job
 from streamclust.planning import LABEL_ROWS
 from streamclust.stages.labels import labels_name
-from streamclust.stages.names import LEVELS, Level, cluster_ids, next_id
+from streamclust.stages.names import LEVELS, Level, cluster_ids, next_id, origins
 from streamclust.store.draft import Draft
 from streamclust.store.rows import Rows
 from streamclust.store.store import Store
@@ -36,11 +36,11 @@ def compare(job: Job, draft: Draft, descriptor: str, model: str, before: str | N
     addresses = list(_addresses(store, before, model))
     with job.journal.stage(f"{descriptor}: compare with the newest", sum(len(rows) for rows in addresses)):
         sizes = {level: (len(old[level]), k[level]) for level in LEVELS}
-        seen, later = _tables(job, before, addresses, sizes)
-        found = {v: matching.match(seen[v], old[v], next_id(store, before, v), later[v]) for v in LEVELS}
+        first, later = _tables(job, before, addresses, sizes)
+        found = {v: matching.match(first[v], old[v], next_id(store, before, v), later[v]) for v in LEVELS}
         ids = np.array(old["label"]), np.array(found["label"].ids)
         rows = job.executor.fold(add_changed, addresses, merge_members, *ids, job.settings.seed).random
-    draft.write(f"{descriptor}/table", seen["label"] + later["label"])
+    draft.write(f"{descriptor}/table", first["label"] + later["label"])
     draft.write(f"{descriptor}/rows", rows)
     return about | {level: asdict(found[level]) for level in LEVELS}
 
@@ -57,14 +57,24 @@ def _addresses(store: Store, before: str, model: str) -> Iterator[Rows]:
 def _tables(
     job: Job, before: str, addresses: Sequence[Rows], sizes: Mapping[Level, tuple[int, int]]
 ) -> tuple[Tables, Tables]:
-    """Counts over the rows that the old model was fitted on, and over later ones; these first if no other is left."""
-    entries = job.store.snapshot.entries
-    batches = entries[entries[before].attributes["parents"][0]].attributes["batches"]
-    fitted = [rows for rows in addresses if rows.batch in batches]
-    later = [rows for rows in addresses if rows.batch not in batches]
-    none = {level: np.zeros(size, np.int64) for level, size in sizes.items()}
-    first = job.executor.fold(add_tables, fitted or later, merge_tables, sizes)
-    return first, job.executor.fold(add_tables, later, merge_tables, sizes) if fitted and later else none
+    """Counts of each old cluster over the rows that gave it its id, or, if none of those is left, all; and over others.
+
+    What is fitted together with a later kind of row, before the two are told apart, is still what it was named for.
+    """
+    meant = {level: origins(job.store, before, level) for level in LEVELS}
+    groups: dict[tuple[tuple[bool, ...], ...], list[Rows]] = {}
+    for rows in addresses:
+        groups.setdefault(tuple(tuple(rows.batch in fit for fit in meant[v]) for v in LEVELS), []).append(rows)
+    first, every = ({level: np.zeros(size, np.int64) for level, size in sizes.items()} for _ in range(2))
+    for here, group in groups.items():
+        found = job.executor.fold(add_tables, group, merge_tables, sizes)
+        for level, mask in zip(LEVELS, here, strict=True):
+            every[level] += found[level]
+            first[level] += found[level] * np.array(mask)[:, None]
+    for level in LEVELS:
+        gone = first[level].sum(axis=1) == 0
+        first[level][gone] = every[level][gone]
+    return first, {level: every[level] - first[level] for level in LEVELS}
 
 
 def add_tables(state: Tables | None, rows: Rows, sizes: Mapping[Level, tuple[int, int]]) -> Tables:

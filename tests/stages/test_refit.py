@@ -172,6 +172,27 @@ def test_fitted_on_the_last_or_the_chosen_days(grown, days):
     assert (labels >= 0).sum() == 692
 
 
+def test_a_name_stays_with_what_it_was_given_to_also_after_a_new_kind_was_fitted_together_with_it(tmp_path):
+    """The new kind has twice the rows, and is told apart only by the second refit."""
+    which = np.r_[np.arange(600) % 4, np.full(300, 4)]
+    X = clustered(5, 900, D, k=5, which=which)
+    with no_fsync():
+        job = job_on(tmp_path / "s", small(cluster__k=4))
+        bring(job, tmp_path, {"mon": {"a": X[:600]}})
+        pipeline.fit(job)
+        before = ids_of_rows(job.store)
+        bring(job, tmp_path, {"tue": {"a": X[600:]}})
+        pipeline.predict(job)
+        propose(job)
+        accept(job)
+        assert len(set(ids_of_rows(job.store)[600:])) == 1
+        propose(replace(job, settings=small(cluster__k=5)))
+        accept(job)
+    after = ids_of_rows(job.store)
+    assert (before == after[:600]).mean() > 0.99
+    assert (after[600:] == 4).mean() > 0.99
+
+
 def test_strangeness_is_that_of_the_chosen_days(grown, tmp_path):
     """Their rows score as in a store that holds nothing else; the others are scored by the same model."""
     propose(grown, ["mon", "tue"])
