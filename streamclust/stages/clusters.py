@@ -278,7 +278,7 @@ def _publish(
         "k": chosen,
         "clusters": len(centers["label"]),
         "reason": reason,
-        "ks": [key for key in scores if key != FINE],
+        "ks": sorted(key for key in scores if key != FINE),
         "fine_k": len(scores[FINE].result.centers),
         "snapshot": store.snapshot.number,
         "inputs": inputs,

@@ -63,6 +63,14 @@ def test_indices_equal_scikit_learn_s_on_all_rows(fitted, descriptor):
     assert len(set(labels)) == store.snapshot.entries[model].attributes["clusters"]
 
 
+def test_the_curve_is_in_the_order_of_k(tmp_path):
+    """However the sweep is dealt out."""
+    job = job_on(tmp_path / "s", small(cluster__k_max=9))
+    ingest(job, open_case(write_case(tmp_path / "case", {"a": clustered(3, 200, 5)})))
+    model = pipeline.fit(job)["a"]
+    assert job.store.snapshot.entries[model].attributes["ks"] == list(range(2, 10))
+
+
 @pytest.mark.parametrize(("distinct", "k"), [(10, 20), (20, 20), (7, 3)])
 def test_exactly_as_many_clusters_as_there_can_be(tmp_path, distinct, k):
     X = np.tile(clustered(5, distinct, 6), (12, 1))
