@@ -62,12 +62,7 @@ class Cluster:
     def workers(self) -> list[psutil.Process]:
         """The processes that run tasks: the children of the nannies."""
         nannies = [psutil.Process(process.pid) for process in self.processes[1:]]
-        return [
-            child
-            for nanny in nannies
-            for child in nanny.children()
-            if "resource_tracker" not in " ".join(child.cmdline())
-        ]
+        return [child for nanny in nannies for child in nanny.children() if "spawn_main" in " ".join(child.cmdline())]
 
     def start_scheduler(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

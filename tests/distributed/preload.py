@@ -1,8 +1,9 @@
 """What a worker of the tests loads: small blocks, and tasks that do to their worker what a file tells them.
 
 ``STREAMCLUST_TESTS`` names a folder. Where a file ``order`` in it says ``module:function mode times``, that function
-does its work first, so that its block is written, and leaves a file ``reached-<i>``; the first ``times`` calls in the
-whole cluster then end their worker in a way of KillWorker, take more memory than it may have, or wait for ``go``.
+does its work first, so that its block is written; then the first call in the whole cluster, and those that come
+again for its block, ``times`` in all, leave a file ``reached-<i>`` and end their worker in a way of KillWorker, take
+more memory than it may have, or wait for ever.
 ``STREAMCLUST_TESTS_NUMPY`` is the version of NumPy that the worker says it has.
 """
 
@@ -19,11 +20,13 @@ from distributed import versions
 from distributed.chaos import KillWorker
 
 from streamclust import planning
-from tests.distributed.cluster import CHUNK_BYTES, until
+from streamclust.store.rows import Rows
+from tests.distributed.cluster import CHUNK_BYTES
 
 TASKS = (
     "streamclust.ingest:take_block",
     "streamclust.stages.reduced:reduce_block",
+    "streamclust.stages.clusters:chain_block",
     "streamclust.stages.clusters:add_lloyd",
     "streamclust.stages.clusters:add_labels",
     "streamclust.stages.strangeness:add_measures",
@@ -51,30 +54,35 @@ def _obedient(real: Any, where: str, worker: Any, folder: Path) -> Any:
         result = real(*args, **kwargs)
         if (folder / "order").exists():
             here, mode, times = (folder / "order").read_text().split()
-            if here == where and any(_mine(folder / f"reached-{i}") for i in range(int(times))):
-                _obey(worker, mode, folder)
+            block = repr(next(arg for arg in args if isinstance(arg, Rows)))
+            if here == where and _chosen(folder, block, int(times)):
+                _obey(worker, mode)
         return result
 
     return task
 
 
-def _mine(path: Path) -> bool:
-    try:
-        path.touch(exist_ok=False)
-    except FileExistsError:
-        return False
-    return True
+def _chosen(folder: Path, block: str, times: int) -> bool:
+    """Whether this call is one of the first ``times`` at the block that was there first."""
+    own = folder / f"call-{os.getpid()}"
+    own.write_text(block)
+    for i in range(times):
+        try:
+            os.link(own, folder / f"reached-{i}")  # nobody ever sees it half written
+        except FileExistsError:
+            if (folder / f"reached-{i}").read_text() != block:
+                return False
+        else:
+            return True
+    return False
 
 
-def _obey(worker: Any, mode: str, folder: Path) -> None:
-    if mode == "hold":
-        until((folder / "go").exists, "go")
-    elif mode == "memory":
+def _obey(worker: Any, mode: str) -> None:
+    if mode == "memory":
         held = bytearray(worker.memory_manager.memory_limit)
         held[::4096] = b"1" * len(held[::4096])
-        threading.Event().wait(len(held))
-    else:
+    elif mode != "hold":
         killer = KillWorker(mode=mode)  # type: ignore[arg-type]
         killer.worker = worker
         worker.loop.add_callback(getattr(killer, mode.replace(".", "_")))
-        threading.Event().wait()
+    threading.Event().wait()
