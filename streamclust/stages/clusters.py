@@ -213,14 +213,17 @@ def merge_spread(
 
 
 def _choose(curve: Mapping[int, tuple[float, float]], wanted: int | None, former: int | None) -> tuple[int, str]:
-    """The k set by hand; or the former one, unless others are better by both indices; or by mean rank."""
+    """The k set by hand; or the former one, unless larger ones are better by both indices; or by mean rank.
+
+    A refit takes no cluster away by itself: somebody may have named it.
+    """
     if wanted is not None and wanted in curve:
         return wanted, f"k = {wanted} was set by hand."
     if former is not None and former in curve:
         harabasz, bouldin = curve[former]
-        better = {k: found for k, found in curve.items() if found[0] > harabasz and found[1] < bouldin}
+        better = {k: s for k, s in curve.items() if k > former and s[0] > harabasz and s[1] < bouldin}
         if not better:
-            return former, f"k = {former} as before: no other k is better by Calinski-Harabasz and Davies-Bouldin both."
+            return former, f"k = {former} as before: no larger k is better by Calinski-Harabasz and Davies-Bouldin both."
         return metrics.choose_k(better)
     return metrics.choose_k(curve)
 
