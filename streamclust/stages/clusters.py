@@ -223,7 +223,7 @@ def _choose(curve: Mapping[int, tuple[float, float]], wanted: int | None, former
         harabasz, bouldin = curve[former]
         better = {k: s for k, s in curve.items() if k > former and s[0] > harabasz and s[1] < bouldin}
         if not better:
-            return former, f"k = {former} as before: no larger k is better by Calinski-Harabasz and Davies-Bouldin both."
+            return former, f"k = {former} as before: no larger one is better by Calinski-Harabasz and Davies-Bouldin."
         return metrics.choose_k(better)
     return metrics.choose_k(curve)
 
