@@ -23,11 +23,14 @@ class Measured(NamedTuple):
     stdout: str
 
 
+LARGE = 250_000_000  # bytes, for each of which looks stand one interval farther apart
+
+
 class PeakMemory:
     """Context manager: samples the tree under `pid` (this process by default) from a thread; `peak` is in bytes.
 
     A page shared by k processes counts 1/k in each; page cache of files that are read, not mapped, counts nowhere.
-    What comes and goes within `interval` seconds may be missed.
+    What comes and goes within `interval` seconds, or four times that at 1 GB, may be missed.
     """
 
     def __init__(self, pid: int | None = None, interval: float = 0.05) -> None:
@@ -45,10 +48,9 @@ class PeakMemory:
 
     def _sample(self) -> None:
         while True:
-            begin = time.perf_counter()
             self.peak = max(self.peak, tree_pss(self.pid))
-            # the kernel walks all pages under their lock: at 20 looks a second it would slow what is measured
-            if self._stop.wait(max(self.interval, 50 * (time.perf_counter() - begin))):
+            # the kernel walks all pages under their lock: 20 looks a second would slow a large process
+            if self._stop.wait(self.interval * max(1, self.peak // LARGE)):
                 return
 
 
