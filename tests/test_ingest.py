@@ -169,7 +169,7 @@ def test_a_worker_that_is_killed_in_mid_pass_changes_nothing(tmp_path, case):
     straight, _ = ingested(tmp_path / "t", case, 300)
     deadly = {name: Deadly(source, tmp_path / "killed") for name, source in case.descriptors.items()}
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1") as processes,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", host="127.0.0.1") as processes,
         Client(processes, set_as_default=False) as client,
     ):
         job, _ = ingested(tmp_path / "s", replace(case, descriptors=deadly), 300, Dask(client=client))
