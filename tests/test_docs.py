@@ -97,7 +97,7 @@ def test_no_file_names_a_machine_or_a_package_host():
         r"\bpypi\b",
         r"pythonhosted",
         r"anaconda\.org",
-        r"--(?:extra-)?index-url",
+        r"--(?:extra-)?index[-]url",
     ]
     unwanted = re.compile("|".join(patterns), re.IGNORECASE)
     own = ROOT / "tests" / "test_docs.py"
