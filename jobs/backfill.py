@@ -33,9 +33,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("store", type=Path, help="the store's folder; made if need be")
     parser.add_argument("folder", type=Path, help="the folder with a folder per case")
     parser.add_argument("--config", type=Path, help="settings as TOML")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="address of a Dask scheduler")
     given = parser.parse_args(arguments)
     try:
-        settings = load_settings(given.config)
+        settings = load_settings(given.config, {"scheduler": given.scheduler})
         found = cases(given.folder) if given.folder.is_dir() else []
         if not found:
             parser.error(f"{given.folder}: no case in it; expected folders with descriptors/ and images_paths.csv")

@@ -20,9 +20,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("drop", type=Path, help="the folder with a case folder for each day")
     parser.add_argument("--on-alarm", metavar="COMMAND", help="run for each alarm, which it gets as JSON on its input")
     parser.add_argument("--config", type=Path, help="settings as TOML")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="address of a Dask scheduler")
     given = parser.parse_args(arguments)
     try:
-        found = daily(given.store, given.drop, load_settings(given.config), on_alarm=given.on_alarm)
+        found = daily(
+            given.store,
+            given.drop,
+            load_settings(given.config, {"scheduler": given.scheduler}),
+            on_alarm=given.on_alarm,
+        )
     except StreamclustError as error:
         print(f"daily: {error}", file=sys.stderr)
         return error.exit_code

@@ -32,6 +32,7 @@ def arguments() -> argparse.ArgumentParser:
         "--difference", nargs=2, action="append", default=[], metavar="DAY", help="a layer that compares two days"
     )
     parser.add_argument("--config", type=Path, help="settings as TOML")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="address of a Dask scheduler")
     return parser
 
 
@@ -49,7 +50,9 @@ def main(words: list[str] | None = None) -> int:
     if given.zoom is not None and not 0 <= given.zoom <= DEPTH:
         parser.error(f"--zoom {given.zoom}: expected 0 to {DEPTH}")
     try:
-        found = on_store(given.store, load_settings(given.config), None, lambda job: draw(job, given))
+        found = on_store(
+            given.store, load_settings(given.config, {"scheduler": given.scheduler}), None, lambda job: draw(job, given)
+        )
     except StreamclustError as error:
         print(f"density: {error}", file=sys.stderr)
         return error.exit_code

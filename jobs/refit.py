@@ -20,10 +20,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--last", type=int, metavar="N", help="fit on the last N batches; by default on all")
     parser.add_argument("--accept", action="store_true", help="put the proposal in force, then outliers, map, report")
     parser.add_argument("--config", type=Path, help="settings as TOML")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="address of a Dask scheduler")
     given = parser.parse_args(arguments)
 
     try:
-        found = on_store(given.store, load_settings(given.config), None, refit_stage(given.last, given.accept))
+        found = on_store(
+            given.store,
+            load_settings(given.config, {"scheduler": given.scheduler}),
+            None,
+            refit_stage(given.last, given.accept),
+        )
     except StreamclustError as error:
         print(f"refit: {error}", file=sys.stderr)
         return error.exit_code

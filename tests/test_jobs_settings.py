@@ -247,3 +247,28 @@ def test_systemd_and_cron_start_the_same_job_at_the_same_time():
     assert rest[4].endswith(job)
     assert f"OnCalendar=*-*-* {int(hour):02d}:{int(minute):02d}" in timer
     assert documents("kubernetes.yaml")[-1]["spec"]["schedule"] == f"{minute} {hour} * * *"
+
+
+def test_the_backfill_of_the_cluster_asks_its_scheduler(tmp_path):
+    """The words of the settings, but for where things lie here and an address at which nobody can be."""
+    write_case(tmp_path / "history" / "mon", matrices(1, 40, {"a": 4}))
+    (document,) = documents("kubernetes-backfill.yaml")
+    words = pods(document)["job"]["containers"][0]["args"]
+    here = {
+        "python": sys.executable,
+        "/opt/streamclust/jobs/backfill.py": str(ROOT / "jobs" / "backfill.py"),
+        "/data/cars.store": str(tmp_path / "s"),
+        "/data/history": str(tmp_path / "history"),
+        "$(DASK_SCHEDULER_ADDRESS)": "127.0.0.1",
+    }
+    done = subprocess.run([here.get(word, word) for word in words], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("backfill: --scheduler 127.0.0.1: no address of a scheduler")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("job", ["backfill", "daily", "density", "refit"])
+def test_every_job_takes_a_scheduler(job):
+    """So that it can be started on a cluster as the command line can."""
+    words = [sys.executable, str(ROOT / "jobs" / f"{job}.py"), "--help"]
+    assert "--scheduler ADDRESS" in subprocess.run(words, capture_output=True, text=True, check=True).stdout
