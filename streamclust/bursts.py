@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 Single = NDArray[np.float32]
 Spaces = Mapping[str, Single]  # the same rows in each descriptor's space
 
+PAIRED = 2048  # rows of a day, and of a sample, whose pairs are compared
 NEAR = 1e-3  # near-identical: in every descriptor closer than all but so many of the pairs of fitted rows
 AROUND = 0.05  # a row's surroundings: the distance below which so many of the pairs of fitted rows lie
 LEAST, BURST_SHARE = 8, 0.05  # rows of a burst; a vehicle that waits in front of a camera is none

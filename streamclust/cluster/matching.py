@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Table = NDArray[np.int64]
+Weights = NDArray[np.int64] | NDArray[np.float64]
 Kind = Literal["birth", "split", "merge", "death"]
 Move = tuple[int, int, int]
 
@@ -74,8 +75,9 @@ def match(
     next_id : int
         Above every id that was ever given.
     later : (k_old, k_new) int64, optional
-        The same of rows that came after the old ids were given. They count as shared and changed, and have no say in
-        which cluster is which: a new kind of row lies in some old cluster, only because it must.
+        The same of rows that came after the old ids were given. They count as shared and changed, and as the size of
+        an old cluster; where it went, only the first rows say: a new kind of row lies in some old cluster, only because
+        it must.
     minimum : float above 0
         A weaker pair is a death and a birth.
 
@@ -94,18 +96,19 @@ def match(
         raise ValueError(msg)
     order = np.argsort(old)
     counts, every, old = counts[order], (counts if later is None else counts + later)[order], old[order]
+    weights = counts * (every.sum(axis=1) / np.maximum(counts.sum(axis=1), 1))[:, None]
     order = np.lexsort((*counts[::-1], -counts.sum(axis=0)))  # largest first, and the same in whatever order they came
-    rows, columns = _pairs(counts[:, order], jaccard(counts[:, order]) >= minimum)
+    rows, columns = _pairs(weights[:, order], jaccard(weights[:, order]) >= minimum)
     ids = np.full(counts.shape[1], -1, np.int64)
     ids[order[columns]] = old[rows]
     births = order[ids[order] < 0]
     ids[births] = next_id + np.arange(len(births))
     shared, kept = int(every.sum()), int(every[rows, order[columns]].sum())
     given = tuple(int(i) for i in ids)
-    return Matching(given, next_id + len(births), shared, shared - kept, _events(counts, old, ids))
+    return Matching(given, next_id + len(births), shared, shared - kept, _events(weights, old, ids))
 
 
-def jaccard(counts: Table) -> NDArray[np.float64]:
+def jaccard(counts: Weights) -> NDArray[np.float64]:
     """Shared rows over the rows of either cluster, for every pair : (k_old, k_new); 0 where both are empty."""
     either = counts.sum(axis=1)[:, None] + counts.sum(axis=0) - counts
     return np.asarray(counts / np.maximum(either, 1), np.float64)
@@ -117,7 +120,7 @@ def moves(counts: Table, old_ids: Sequence[int], new_ids: Sequence[int]) -> tupl
     return tuple(sorted((move for move in found if move[0] != move[1]), key=lambda move: (-move[2], move)))
 
 
-def _pairs(counts: Table, allowed: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _pairs(counts: Weights, allowed: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """The allowed one-to-one pairs that share most rows together."""
     from scipy.optimize import linear_sum_assignment
 
@@ -126,7 +129,7 @@ def _pairs(counts: Table, allowed: NDArray[np.bool_]) -> tuple[NDArray[np.intp],
     return rows[sound], columns[sound]
 
 
-def _events(counts: Table, old: NDArray[np.int64], new: NDArray[np.int64]) -> tuple[Event, ...]:
+def _events(counts: Weights, old: NDArray[np.int64], new: NDArray[np.int64]) -> tuple[Event, ...]:
     births = [Event("birth", (), (int(i),)) for i in sorted(set(new) - set(old))]
     deaths = [Event("death", (int(i),), ()) for i in sorted(set(old) - set(new))]
     splits = [Event("split", (whole,), parts) for whole, parts in _parts(counts, old, new)]
@@ -134,7 +137,7 @@ def _events(counts: Table, old: NDArray[np.int64], new: NDArray[np.int64]) -> tu
     return (*births, *splits, *merges, *deaths)
 
 
-def _parts(counts: Table, whole: NDArray[np.int64], part: NDArray[np.int64]) -> list[tuple[int, tuple[int, ...]]]:
+def _parts(counts: Weights, whole: NDArray[np.int64], part: NDArray[np.int64]) -> list[tuple[int, tuple[int, ...]]]:
     """(id, ids of its parts) of every cluster along axis 0 that has several parts along axis 1, by id."""
     within = counts >= PART * np.maximum(counts.sum(axis=0), 1)
     within &= counts >= WORTH * np.maximum(counts.sum(axis=1), 1)[:, None]

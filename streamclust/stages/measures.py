@@ -22,7 +22,6 @@ from streamclust.store.rows import Rows
 from streamclust.store.store import Batch, Store
 from streamclust.tallies import Yardstick
 
-PAIRED = 2048  # rows of a day, and of the sample, whose pairs are compared
 SKETCHED = ("centre_distance", "reconstruction_error", "norm", "density")
 Single = NDArray[np.float32]
 
@@ -85,7 +84,7 @@ def fit_measures(job: Job, models: Mapping[str, Frozen], batches: Sequence[Batch
         ]
         clusters = job.executor.fold(add_distances, addresses, merge_sketches, len(ids))
         Z = load_sample(store, model.projection).Z
-        fitted = Z[np.sort(np.random.default_rng(job.settings.seed).permutation(len(Z))[:PAIRED])]
+        fitted = Z[np.sort(np.random.default_rng(job.settings.seed).permutation(len(Z))[: bursts.PAIRED])]
         by = Yardstick(sketches, tallies.limits(sketches["centre_distance"], clusters), ids)
         found[descriptor] = Measure(by, *job.executor.map(bursts.radii, [fitted])[0], fitted)
     return found

@@ -16,7 +16,7 @@ from streamclust.job import Job
 from streamclust.planning import LABEL_ROWS
 from streamclust.sampling import batch_key, sample_rows
 from streamclust.stages.labels import labels_name
-from streamclust.stages.measures import PAIRED, Frozen, Measure, Single
+from streamclust.stages.measures import Frozen, Measure, Single
 from streamclust.stages.reduced import reduced_name
 from streamclust.store import arrays
 from streamclust.store.rows import Rows
@@ -62,7 +62,7 @@ def observe(job: Job, batch: Batch, models: Mapping[str, Frozen], measures: Mapp
         return Observation({}, np.empty(0, np.int64), {}, {})
     addresses = addresses_of(job, batch, models)
     near = {d: m.near for d, m in measures.items() if f"{d}/Z" in addresses[0].arrays and m.near > 0}
-    numbers, _ = sample_rows(batch.n, PAIRED, batch_key(batch.id, job.settings.seed))
+    numbers, _ = sample_rows(batch.n, bursts.PAIRED, batch_key(batch.id, job.settings.seed))
     picked = job.executor.map(pick, addresses, numbers, ["outlier", *(f"{d}/Z" for d in near)])
     Z = {d: np.concatenate([part[f"{d}/Z"] for part in picked]) for d in sorted(near)}
     valid = np.logical_and.reduce(

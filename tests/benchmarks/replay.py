@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 REFIT_EVERY = 50  # days; and when a new kind of image is cried
 SETTINGS = {  # small models, since every stream fits half a dozen times
     "cluster.k_min": 4,
-    "cluster.k_max": 12,
+    "cluster.k_max": 20,
     "cluster.fine_k": 60,
     "cluster.seeds": 1,
     "cluster.restarts": 6,

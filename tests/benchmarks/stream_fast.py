@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from streamclust.config import Settings
     from streamclust.job import Job
 
+LAST = 7
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -164,10 +166,11 @@ class FastReplay(Replay):
         return rows, self.models.observe(rows, day, self.stream.columns)
 
     def _store_waiting(self) -> None:
-        """Days of the same networks as one batch."""
+        """Days of the same networks as one batch; the last ones apart, since a refit looks at them apart."""
+        last = self.waiting[-1][0]
 
-        def alike(item: tuple[int, Day]) -> tuple[tuple[str, ...], int]:
-            return tuple(item[1].descriptors), len(self.stream.since("upgrade", item[0]))
+        def alike(item: tuple[int, Day]) -> tuple[tuple[str, ...], int, bool]:
+            return tuple(item[1].descriptors), len(self.stream.since("upgrade", item[0])), last - item[0] < LAST
 
         for _, group in groupby(self.waiting, alike):
             days = list(group)

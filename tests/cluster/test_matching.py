@@ -146,3 +146,18 @@ def test_ids_that_cannot_be_are_refused(ids, next_id):
 def test_moves_name_the_rows_that_change_most_first():
     counts = np.array([[5, 2, 0], [0, 7, 3]])
     assert moves(counts, [4, 6], [4, 6, 9]) == ((6, 9, 3), (4, 6, 2))
+
+
+def test_a_clusters_first_rows_say_where_it_went_and_all_its_rows_how_much_that_is_worth():
+    """Old 2 and 7 are now one: the one with more rows gives the id, though 7 was named on more of its own."""
+    first, later = np.array([[300, 0], [800, 200]]), np.array([[3_000, 0], [0, 10]])
+    found = match(first, [2, 7], 8, later)
+    assert found.ids[0] == 2
+    assert found.shared == 4_310
+
+
+def test_later_rows_do_not_take_an_id_over():
+    """A new kind lay in the only cluster, and has more rows in it than the kind that gave it its name."""
+    found = match(np.array([[500, 0]]), [0], 1, np.array([[100, 5_000]]))
+    assert found.ids == (0, 1)
+    assert found.changed == 5_000

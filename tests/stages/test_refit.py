@@ -110,6 +110,26 @@ def test_positions_differ_where_sizes_do_and_ids_do_not(grown, tmp_path):
     np.testing.assert_array_equal(ids_of_rows(store)[: len(before)], before)
 
 
+def test_a_new_kind_gets_a_cluster_and_an_id_of_its_own(grown, tmp_path):
+    """Though far fewer rows are of it than of any other; without it k stays, and no old id goes to it."""
+    store, before = grown.store, ids_of_rows(grown.store)
+    X = np.concatenate([store.read(batch.name, "descriptors/a") for batch in store.batches])
+    rng = np.random.default_rng(5)
+    first = X[before == 0]
+    kind = rng.permutation(first)[:60] + np.float32(0.4) * (first.mean(axis=0) - X[before == 1].mean(axis=0))
+    usual = X[(before >= 0) & (rng.random(len(X)) < 0.3)]
+    bring(grown, tmp_path, {"new": {"a": np.concatenate([kind, usual])}})
+    pipeline.predict(grown)
+    change = propose(grown).changes["a"]
+    assert events(change, "birth")[0].new == (4,)
+    model = accept(grown)["a"]
+    assert sorted(cluster_ids(store, model)) == [0, 1, 2, 3, 4]
+    assert "1 more for kinds of images that came since" in store.snapshot.entries[model].attributes["reason"]
+    after = ids_of_rows(store)
+    assert (after[len(before) : len(before) + 60] == 4).all()
+    assert (after[: len(before)] == before).mean() > 0.99
+
+
 @pytest.mark.parametrize("checkpoints", [1, 100])
 def test_nothing_is_in_force_before_it_is_accepted(grown, monkeypatch, checkpoints):
     """Nor with checkpoints, which write down the whole state."""
@@ -258,7 +278,8 @@ def test_merges_deaths_splits_and_births_are_recorded_and_dead_ids_stay_dead(gro
     assert merge.new[0] in merge.old
     assert merged.label.next_id == 4
     dead = (before == death.old[0]).sum()
-    assert (death.old[0], merge.new[0], dead) in merged.moves
+    assert merged.moves[0][:2] == (death.old[0], merge.new[0])
+    assert merged.moves[0][2] >= 0.98 * dead
     assert dead <= merged.label.changed <= 1.02 * dead
     split = propose(replace(grown, settings=small(cluster__k=4))).changes["a"]
     model = accept(grown)["a"]
@@ -266,7 +287,7 @@ def test_merges_deaths_splits_and_births_are_recorded_and_dead_ids_stay_dead(gro
     assert events(split, "birth")[0].new == (4,)
     assert set(cluster_ids(store, model)) == {4, *range(4)} - set(death.old)
     after = ids_of_rows(store)
-    assert np.isin(after[before == death.old[0]], [4, *merge.new]).all()
+    assert np.isin(after[before == death.old[0]], [4, *merge.new]).mean() >= 0.98
     assert names(store, "a") == {i: f"kind {i}" for i in range(4)}  # the dead one's too: nobody else gets its id
     with pytest.raises(InputError, match="there is no such cluster"):
         name_cluster(store, "a", death.old[0], "again")

@@ -1,0 +1,133 @@
+"""One descriptor's sweep over k: starts, exact Lloyd passes and indices of every k, each read of the data shared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamclust import metrics
+from streamclust.cluster import kmeans
+from streamclust.cluster.assign import assign
+from streamclust.cluster.restarts import restarts
+from streamclust.cluster.spread import spread_block
+from streamclust.job import Job
+from streamclust.stages.former import FINE
+from streamclust.stages.reduced import load_sample, read_valid
+from streamclust.store.rows import Rows
+
+Centers = Mapping[Any, NDArray[np.float32]]
+FORMER = "former"
+KEEP = 0.03  # what a fresh start must save of the inertia to be worth labels that change
+CHAIN_ROWS = 2**17  # a bound on the chain's cost: the exact passes follow anyway
+CHAINS = 4
+
+
+@dataclass(frozen=True)
+class Score:
+    """One k: sizes and the two indices over all valid rows."""
+
+    result: kmeans.LloydResult
+    calinski_harabasz: float
+    davies_bouldin: float
+
+
+def sweep(job: Job, projection: str, addresses: list[Rows], fine_k: int, former: Centers) -> dict[Any, Score]:
+    """Exact Lloyd passes and both indices for every k: each read of the data shared by all.
+
+    Where as many clusters were there before, their start is taken unless the other saves a few percent.
+    """
+
+    def fold(centers: Centers) -> Mapping[Any, kmeans.LloydState]:
+        return job.executor.fold(add_lloyd, addresses, merge_lloyd, centers, run=1)
+
+    starts: dict[Any, NDArray[np.float32]] = dict(_starts(job, projection, addresses, fine_k))
+    sizes = {k: len(centers) for k, centers in starts.items()}
+    again = {len(c) if key != FINE else FINE: c for key, c in former.items()}
+    again = {k: c for k, c in again.items() if sizes.get(k) == len(c)}
+    starts |= {(FORMER, k): centers for k, centers in again.items()}
+    final: dict[Any, kmeans.LloydResult] = dict(kmeans.lloyd(fold, starts, job.settings.cluster.passes))
+    for k in again:
+        before = final.pop((FORMER, k))
+        if before.inertia <= (1 + KEEP) * final[k].inertia and len(before.centers) == len(final[k].centers):
+            final[k] = before
+    means = {k: result.sums.means for k, result in final.items()}
+    centers = {k: result.centers for k, result in final.items()}
+    spreads = job.executor.fold(add_spread, addresses, merge_spread, centers, means, run=1)
+    return {
+        k: Score(r, metrics.calinski_harabasz(r.sums), metrics.davies_bouldin(spreads[k], means[k]))
+        for k, r in final.items()
+    }
+
+
+def _starts(job: Job, projection: str, addresses: list[Rows], fine_k: int) -> dict[Any, NDArray[np.float32]]:
+    """For each k the best of several seeds: restarts on the sample, chains of minibatches over rows, judged again."""
+    settings, seed = job.settings.cluster, job.settings.seed
+    sample = load_sample(job.store, projection).Z
+    ks = [k for k in settings.ks if k <= job.store.snapshot.entries[projection].attributes["rows"]] or [1]
+    groups = [(ks[i::CHAINS], settings.restarts, settings.seeds) for i in range(min(CHAINS, len(ks)))]
+    (fine, fine_models), *others = job.executor.map(start_on_sample, [([fine_k], 2, 1), *groups], sample, seed)
+    starts = {(FINE, i): centers for (_, i), centers in fine.items()}
+    models = {(FINE, i): model for (_, i), model in fine_models.items()}
+    for group, group_models in others:
+        starts |= group
+        models |= group_models
+    order = np.random.default_rng(seed).permutation(len(addresses))
+    seen = np.cumsum([0] + [len(addresses[i]) for i in order[:-1]])
+    parts = [{key: models[key] for key in list(models)[i::CHAINS]} for i in range(CHAINS)]
+    for chained in job.executor.chain(chain_block, [addresses[i] for i in order[seen < CHAIN_ROWS]], parts):
+        starts |= kmeans.minibatch_centers(chained)
+    inertia = dict(zip(starts, job.executor.map(sample_inertia, list(starts.values()), sample), strict=True))
+    best = {k: min((key for key in starts if key[0] == k), key=inertia.__getitem__) for k, _ in starts}
+    return {k: starts[key] for k, key in best.items()}
+
+
+def start_on_sample(
+    wanted: tuple[list[int], int, int], sample: NDArray[np.float32], seed: int
+) -> tuple[dict[Any, NDArray[np.float32]], dict[Any, Any]]:
+    """The best starts of each k by (k, rank), and minibatch models at them."""
+    ks, n_init, keep = wanted
+    kept = restarts(sample, ks, n_init=n_init, keep=keep, seed=seed)
+    starts = {(k, i): centers for k, found in kept.items() for i, centers in enumerate(found)}
+    return starts, kmeans.minibatch_start(starts, sample[: kmeans.MINIBATCH])
+
+
+def sample_inertia(centers: NDArray[np.float32], sample: NDArray[np.float32]) -> float:
+    """The sum of squared distances of the sample rows to their centres."""
+    return float(assign(sample, centers)[1].sum())
+
+
+def chain_block(models: Mapping[Any, Any], rows: Rows) -> dict[Any, Any]:
+    """A chain's step over one block."""
+    return kmeans.minibatch_step(models, read_valid(rows)[0])
+
+
+def add_lloyd(state: Mapping[Any, kmeans.LloydState] | None, rows: Rows, centers: Centers) -> dict[Any, Any]:
+    """One block against every set of centres."""
+    Z = read_valid(rows)[0]
+    found = kmeans.lloyd_block(Z, centers)
+    return found if state is None else merge_lloyd(state, found)
+
+
+def merge_lloyd(a: Mapping[Any, kmeans.LloydState], b: Mapping[Any, kmeans.LloydState]) -> dict[Any, kmeans.LloydState]:
+    """Both, set by set."""
+    return {key: kmeans.merge(a[key], b[key]) for key in a}
+
+
+def add_spread(
+    state: Mapping[Any, metrics.DaviesState] | None, rows: Rows, centers: Centers, means: Centers
+) -> dict[Any, metrics.DaviesState]:
+    """One block's distances to the means of its labels, for Davies-Bouldin."""
+    Z = read_valid(rows)[0]
+    found = spread_block(Z, centers, means)
+    return found if state is None else merge_spread(state, found)
+
+
+def merge_spread(
+    a: Mapping[Any, metrics.DaviesState], b: Mapping[Any, metrics.DaviesState]
+) -> dict[Any, metrics.DaviesState]:
+    """Both, set by set."""
+    return {key: metrics.spread_merge(a[key], b[key]) for key in a}
