@@ -12,6 +12,8 @@ from streamclust.cluster.assign import assign
 
 Single = NDArray[np.float32]
 
+GAP = 4.0  # halves of one normal kind are 2.6 standard deviations apart, of a uniform one 3.5
+
 
 def newcomers(windows: Sequence[Single], fitted: Single, centers: Single, most: int) -> Single:
     """Means of the crowds among a cluster's later rows where hardly any of its fitted ones are; the densest first.
@@ -39,18 +41,41 @@ def newcomers(windows: Sequence[Single], fitted: Single, centers: Single, most: 
     if len(fitted) < 2 or not len(centers):
         return found
     near, around = bursts.radii(fitted)
+    crowds = []
     for window in windows:
         Z = _without_bursts(window, near)
-        crowd = _crowd(Z, fitted, centers, around)
-        crowd = crowd[~_around(crowd, found, around)]
+        crowds.append(_crowd(Z, fitted, centers, around))
         least = max(bursts.LEAST, int(np.ceil(bursts.CROWD_SHARE * len(Z))))
+        crowd = crowds[-1][~_around(crowds[-1], found, around)]
         while len(crowd) >= least and len(found) < most:
-            heart = bursts.heart(crowd, 0.0, least)
-            mean = crowd[heart.members].mean(axis=0, keepdims=True)
+            members = bursts.heart(crowd, 0.0, least).members
+            mean = crowd[members].mean(axis=0, keepdims=True)
             found = np.concatenate([found, mean])
-            crowd = np.delete(crowd, heart.members, axis=0)
+            crowd = np.delete(crowd, members, axis=0)
             crowd = crowd[~_around(crowd, mean, around)]
-    return found
+    return _apart(np.concatenate(crowds), found) if len(found) else found
+
+
+def _apart(crowd: Single, means: Single) -> Single:
+    """One mean for what has no gap: along the line between two means, their rows must be well apart."""
+    while True:
+        label = assign(crowd, means)[0]
+        parts = [crowd[label == i] for i in np.unique(label)]
+        means = np.stack([part.mean(axis=0) for part in parts])
+        gaps = {(i, j): _gap(parts[i], parts[j]) for j in range(len(parts)) for i in range(j)}
+        if not gaps or min(gaps.values()) >= GAP:
+            return means
+        i, j = min(gaps, key=gaps.__getitem__)
+        means[i] = np.concatenate([parts[i], parts[j]]).mean(axis=0)
+        means = np.delete(means, j, axis=0)
+
+
+def _gap(a: Single, b: Single) -> float:
+    """The distance of two groups' means over their standard deviation along it."""
+    line = b.mean(axis=0) - a.mean(axis=0)
+    length = float(np.linalg.norm(line))
+    spread = np.sqrt((np.var(a @ line) + np.var(b @ line)) / 2) / max(length, 1e-30)
+    return length / max(float(spread), 1e-30)
 
 
 def _crowd(Z: Single, fitted: Single, centers: Single, around: float) -> Single:
