@@ -26,8 +26,8 @@ from tests.distributed.cluster import CHUNK_BYTES
 TASKS = (
     "streamclust.ingest:take_block",
     "streamclust.stages.reduced:reduce_block",
-    "streamclust.stages.clusters:chain_block",
-    "streamclust.stages.clusters:add_lloyd",
+    "streamclust.stages.sweep:chain_block",
+    "streamclust.stages.sweep:add_lloyd",
     "streamclust.stages.clusters:add_labels",
     "streamclust.stages.strangeness:add_measures",
     "streamclust.stages.fused:flag_block",

@@ -28,7 +28,7 @@ QUICK = [
 ]
 REST = [(PUBLISH, k, when) for k in range(1, 14) for when in ("before", "after") if (PUBLISH, k, when) not in QUICK] + [
     ("streamclust.stages.reduced:reduce_block", 2, "after"),
-    ("streamclust.stages.clusters:add_lloyd", 4, "before"),
+    ("streamclust.stages.sweep:add_lloyd", 4, "before"),
     ("streamclust.stages.compare:add_counts", 1, "before"),
     ("streamclust.stages.strangeness:add_measures", 2, "after"),
     ("streamclust.stages.fused:add_judged", 1, "after"),
