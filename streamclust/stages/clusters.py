@@ -128,7 +128,7 @@ def _publish(
         room = FINE if key == FINE else f"sweep/{key:05d}"
         draft.write(f"{room}/centers", score.result.centers)
         draft.write(f"{room}/counts", score.result.counts)
-        draft.write(f"{room}/scores", np.array([_inertia(score), score.calinski_harabasz, score.davies_bouldin]))
+        draft.write(f"{room}/scores", np.array([score.result.inertia, score.calinski_harabasz, score.davies_bouldin]))
     for key, state in members.items():
         for kind in ("nearest", "random", "farthest"):
             draft.write(f"members/{key}/{kind}", getattr(state, kind))
@@ -152,10 +152,6 @@ def _publish(
 
 def _columns(descriptor: str) -> dict[str, str]:
     return {"label": f"{descriptor}_kmeans", "fine": f"{descriptor}_fine", "distance": f"{descriptor}_distance"}
-
-
-def _inertia(score: Score) -> float:
-    return score.result.inertia
 
 
 def add_labels(

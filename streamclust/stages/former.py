@@ -51,6 +51,8 @@ def _new(job: Job, model: str, projection: str, centers: Single, most: int) -> S
     store, entries = job.store, job.store.snapshot.entries
     fitted = set(entries[entries[model].attributes["parents"][0]].attributes["batches"])
     later = [b for b in store.batches if b.name in entries[projection].attributes["batches"] and b.name not in fitted]
+    if not later or not most:
+        return centers[:0]
     sample = load_sample(store, projection)
     since = np.zeros(len(sample.ids), bool)
     for batch in later:
