@@ -40,10 +40,11 @@ def newcomers(windows: Sequence[Single], fitted: Single, centers: Single, most: 
     found = np.empty((0, fitted.shape[1]), np.float32)
     if len(fitted) < 2 or not len(centers):
         return found
-    near, around = bursts.radii(fitted)
+    near, usual = bursts.radii(fitted)
     crowds = []
     for window in windows:
         Z = _without_bursts(window, near)
+        around = max(usual, bursts.radii(Z)[1])  # another network may spread its rows wider
         crowds.append(_crowd(Z, fitted, centers, around))
         least = max(bursts.LEAST, int(np.ceil(bursts.CROWD_SHARE * len(Z))))
         crowd = crowds[-1][~_around(crowds[-1], found, around)]

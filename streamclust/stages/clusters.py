@@ -17,7 +17,7 @@ from streamclust.job import Job, fingerprint
 from streamclust.stages.former import FINE, Former, former
 from streamclust.stages.labels import NO_VALUE, LabelWriter, unlabelled, up_to_date
 from streamclust.stages.reduced import extend, read_valid, reduced_rows
-from streamclust.stages.sweep import Score, sweep
+from streamclust.stages.sweep import Score, has_each, sweep
 from streamclust.store.rows import Rows
 
 SHOWN = 12
@@ -46,8 +46,7 @@ def cluster(job: Job, projection: str, before: str | None = None) -> str:
     with job.journal.stage(f"{descriptor}: k-means", n):
         kept = None if before is None else former(job, before, projection)
         scores = sweep(job, projection, addresses, _fine_k(job, n, kept), _starts(kept))
-        curve = {k: (s.calinski_harabasz, s.davies_bouldin) for k, s in scores.items() if k != FINE}
-        chosen, reason = _choose(curve, settings.cluster.k, kept)
+        chosen, reason = _choose({k: s for k, s in scores.items() if k != FINE}, settings.cluster.k, kept)
     with job.journal.stage(f"{descriptor}: label", n):
         return _publish(job, projection, addresses, wanted, scores, chosen, reason, inputs)
 
@@ -66,25 +65,27 @@ def _fine_k(job: Job, n: int, kept: Former | None) -> int:
     return before if before <= 2 * k and k <= 2 * before else k
 
 
-def _choose(curve: Mapping[int, tuple[float, float]], wanted: int | None, kept: Former | None) -> tuple[int, str]:
+def _choose(scores: Mapping[int, Score], wanted: int | None, kept: Former | None) -> tuple[int, str]:
     """The k set by hand; or the former one and what came since, unless larger ones are better; or by mean rank.
 
     A refit takes no cluster away by itself: somebody may have named it.
     """
-    if wanted is not None and wanted in curve:
+    if wanted is not None and wanted in scores:
         return wanted, f"k = {wanted} was set by hand."
+    curve = {k: (s.calinski_harabasz, s.davies_bouldin) for k, s in scores.items()}
     least = 0 if kept is None else kept.k + len(kept.new)
-    if kept is not None and least in curve:
-        harabasz, bouldin = curve[least]
-        better = {k: s for k, s in curve.items() if k > least and s[0] > harabasz and s[1] < bouldin}
-        if not better:
-            since = f", and {len(kept.new)} more for kinds of images that came since" if len(kept.new) else ""
-            return least, (
-                f"k = {least}: {kept.k} as before{since}; no larger one is better by both Calinski-Harabasz and "
-                "Davies-Bouldin."
-            )
+    if kept is None or least not in curve:
+        return metrics.choose_k(curve)
+    (harabasz, bouldin), centers = curve[least], scores[least].result.centers
+    better = {k: s for k, s in curve.items() if k > least and s[0] > harabasz and s[1] < bouldin}
+    better = {k: s for k, s in better.items() if has_each(scores[k].result.centers, centers)}
+    if better:
         return metrics.choose_k(better)
-    return metrics.choose_k(curve)
+    since = f", and {len(kept.new)} more for kinds of images that came since" if len(kept.new) else ""
+    return least, (
+        f"k = {least}: {kept.k} as before{since}; no larger one keeps them and is better by both Calinski-Harabasz and "
+        "Davies-Bouldin."
+    )
 
 
 def predict(job: Job, model: str) -> list[str]:

@@ -82,7 +82,10 @@ def pick(rows: Rows, numbers: NDArray[np.int64]) -> Single:
 
 
 def _means(job: Job, former: str, addresses: Sequence[Rows]) -> dict[str, Single]:
-    """The means of the rows that a former model labelled: ``label`` and ``fine``; nothing where it labelled none."""
+    """The means of the rows that a former model labelled: ``label`` and ``fine``; nothing where it labelled none.
+
+    Where there are any, of those that it was fitted on: a new kind of row lies in some cluster, only because it must.
+    """
     store = job.store
     found = [r for r in addresses if labels_name(former, r.batch) in store.snapshot.entries]
     if not found:
@@ -92,7 +95,10 @@ def _means(job: Job, former: str, addresses: Sequence[Rows]) -> dict[str, Single
     ]
     about = store.snapshot.entries[former].attributes
     ks = {"label": int(about["clusters"]), FINE: int(about["fine_k"])}
-    sums = job.executor.fold(add_sums, labelled, merge_sums, ks, run=1)
+    fitted = set(store.snapshot.entries[about["parents"][0]].attributes["batches"])
+    groups = [[rows for rows in labelled if (rows.batch in fitted) is first] for first in (True, False)]
+    first, *others = [job.executor.fold(add_sums, group, merge_sums, ks, run=1) for group in groups if group]
+    sums = {key: np.where(s[:, :1] > 0, s, others[0][key]) for key, s in first.items()} if others else first
     kept = {key: s[s[:, 0] > 0] for key, s in sums.items()}
     return {key: (s[:, 1:] / s[:, :1]).astype(np.float32) for key, s in kept.items()}
 

@@ -38,7 +38,8 @@ class Score:
 def sweep(job: Job, projection: str, addresses: list[Rows], fine_k: int, former: Centers) -> dict[Any, Score]:
     """Exact Lloyd passes and both indices for every k: each read of the data shared by all.
 
-    Where as many clusters were there before, their start is taken unless the other saves a few percent.
+    Where as many clusters were there before, their start is taken unless the other saves a few percent and, of those
+    that may have names, takes none away.
     """
 
     def fold(centers: Centers) -> Mapping[Any, kmeans.LloydState]:
@@ -52,7 +53,9 @@ def sweep(job: Job, projection: str, addresses: list[Rows], fine_k: int, former:
     final: dict[Any, kmeans.LloydResult] = dict(kmeans.lloyd(fold, starts, job.settings.cluster.passes))
     for k in again:
         before = final.pop((FORMER, k))
-        if before.inertia <= (1 + KEEP) * final[k].inertia and len(before.centers) == len(final[k].centers):
+        small = before.inertia <= (1 + KEEP) * final[k].inertia
+        kept = k == FINE or has_each(final[k].centers, before.centers)
+        if len(before.centers) == sizes[k] and (small or not kept):
             final[k] = before
     means = {k: result.sums.means for k, result in final.items()}
     centers = {k: result.centers for k, result in final.items()}
@@ -61,6 +64,11 @@ def sweep(job: Job, projection: str, addresses: list[Rows], fine_k: int, former:
         k: Score(r, metrics.calinski_harabasz(r.sums), metrics.davies_bouldin(spreads[k], means[k]))
         for k, r in final.items()
     }
+
+
+def has_each(centers: NDArray[np.float32], former: NDArray[np.float32]) -> bool:
+    """Whether every former centre has a nearest centre of its own; if not, some of their clusters become one."""
+    return len(np.unique(assign(former, centers)[0])) == len(former)
 
 
 def _starts(job: Job, projection: str, addresses: list[Rows], fine_k: int) -> dict[Any, NDArray[np.float32]]:

@@ -53,6 +53,18 @@ def test_a_burst_of_one_picture_is_none(rng, centers):
     assert len(newcomers([window], fitted, centers, 10)) == 0
 
 
+@pytest.mark.parametrize("factor", [0.7, 1.4])
+def test_finds_every_kind_as_another_network_sees_it(rng, centers, factor):
+    """All rows that came since are turned, spread otherwise and moved away."""
+    fitted = rows(rng, centers, [300] * 4)
+    turn = np.linalg.qr(rng.normal(size=(P, P)))[0] * factor
+    far = 200 * np.eye(P)[0]
+    window = (rows(rng, centers, [300] * 4) @ turn + far).astype(np.float32)
+    found = newcomers([window], fitted, centers, 10)
+    nearest = np.linalg.norm(found[:, None] - (centers @ turn + far), axis=2).argmin(axis=1)
+    assert sorted(nearest) == [0, 1, 2, 3]
+
+
 def test_a_kind_that_two_windows_show_is_found_once_and_never_more_than_wanted(rng, centers):
     fitted = rows(rng, centers, [300] * 4)
     new = centers[:3] + 9 * np.eye(P, dtype=np.float32)[:3]

@@ -422,6 +422,26 @@ def test_a_refit_starts_at_the_clusters_before(tmp_path):
     assert set(change.fine.ids) == set(range(40))
 
 
+def test_ids_stay_when_another_network_s_rows_outnumber_those_they_were_given_to(tmp_path):
+    """Fewer clusters for the old rows and more for the new would be better by every figure, and lose names."""
+    rng = np.random.default_rng(3)
+    X = clustered(5, 3600, D)
+    X[600:] = X[600:] @ np.linalg.qr(rng.normal(size=(D, D)))[0] * 1.4 + 10
+    with no_fsync():
+        job = job_on(tmp_path / "s", small(cluster__k_max=12))
+        bring(job, tmp_path, {"mon": {"a": X[:600]}})
+        pipeline.fit(job)
+        before = ids_of_rows(job.store)
+        bring(job, tmp_path, {"tue": {"a": X[600:]}})
+        pipeline.predict(job)
+        change = propose(job).changes["a"]
+        accept(job)
+    assert not events(change, "death")
+    after = ids_of_rows(job.store)
+    assert (after[:600] == before).mean() > 0.99
+    assert not set(after[600:]) & set(before)
+
+
 # Where a child is killed; the publishes are of the projection, two reduced days, clusters, the other two reduced days,
 # their labels, the comparison, and the acceptance.
 PUBLISH = "streamclust.store.manifest:publish"
