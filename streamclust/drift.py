@@ -139,7 +139,7 @@ def sentence(found: Finding) -> str:
         "cluster growing": f"{where} grows: {change} of the pictures.",
         "cluster dying": f"{where} dies: {change} of the pictures.",
         "descriptor changed": f"{where}: nearly all pictures moved at once, as after a change of the network "
-        f"({TITLES[lead.stream.figure]} {change}).",
+        f"({TITLES[lead.stream.figure]} {change}); fit anew when some days of it are in.",
     }.get(found.kind, f"{where}: {TITLES[lead.stream.figure]} {change}.")
     if found.others:
         shown = "; ".join(f"{place(r.stream)} {TITLES[r.stream.figure].rstrip(',')}" for r in found.others[:3])

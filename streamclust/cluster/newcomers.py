@@ -44,17 +44,22 @@ def newcomers(windows: Sequence[Single], fitted: Single, centers: Single, most: 
     crowds = []
     for window in windows:
         Z = _without_bursts(window, near)
-        around = max(usual, bursts.radii(Z)[1])  # another network may spread its rows wider
-        crowds.append(_crowd(Z, fitted, centers, around))
-        least = max(bursts.LEAST, int(np.ceil(bursts.CROWD_SHARE * len(Z))))
-        crowd = crowds[-1][~_around(crowds[-1], found, around)]
-        while len(crowd) >= least and len(found) < most:
-            members = bursts.heart(crowd, 0.0, least).members
-            mean = crowd[members].mean(axis=0, keepdims=True)
-            found = np.concatenate([found, mean])
-            crowd = np.delete(crowd, members, axis=0)
-            crowd = crowd[~_around(crowd, mean, around)]
-    return _apart(np.concatenate(crowds), found) if len(found) else found
+        crowds.append(_crowd(Z, fitted, centers, max(usual, bursts.radii(Z)[1])))
+        found = _hearts(crowds[-1], found, max(bursts.LEAST, int(np.ceil(bursts.CROWD_SHARE * len(Z)))))
+    return _apart(np.concatenate(crowds), found)[:most] if len(found) else found
+
+
+def _hearts(crowd: Single, found: Single, least: int) -> Single:
+    """What was found, and the mean of each dense place of a crowd that is away from it, by the crowd's own radius."""
+    around = bursts.radii(crowd)[1]
+    crowd = crowd[~_around(crowd, found, around)]
+    while len(crowd) >= least:
+        members = bursts.heart(crowd, 0.0, least).members
+        mean = crowd[members].mean(axis=0, keepdims=True)
+        found = np.concatenate([found, mean])
+        crowd = np.delete(crowd, members, axis=0)
+        crowd = crowd[~_around(crowd, mean, around)]
+    return found
 
 
 def _apart(crowd: Single, means: Single) -> Single:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from streamclust.job import Job
 
-REFIT_EVERY = 50  # days; and when a new kind of image is cried
+REFIT_EVERY, LEARN = 50, 7  # days between refits, and from a changed network to one; a new kind is fitted at once
 SETTINGS = {  # small models, since every stream fits half a dozen times
     "cluster.k_min": 4,
     "cluster.k_max": 20,
@@ -74,14 +74,18 @@ class Replay:
 
     def run(self) -> Record:
         """Every day of the stream."""
+        due = REFIT_EVERY
         for number in range(self.stream.days):
             day = self.stream.day(number)
             if day is not None:
                 cries = self._live(number, day)
                 self.record.cries += cries
-                fresh = any(cry.kind == "new kind of image" for cry in cries)
-                if fresh or number - self.refitted >= REFIT_EVERY:
+                kinds = {cry.kind for cry in cries}
+                if "descriptor changed" in kinds:
+                    due = min(due, number + LEARN)
+                if "new kind of image" in kinds or number >= due:
                     self._refit(number)
+                    due = number + REFIT_EVERY
         self._check_names()
         return self.record
 

@@ -59,9 +59,10 @@ def test_finds_every_kind_as_another_network_sees_it(rng, centers, factor):
     fitted = rows(rng, centers, [300] * 4)
     turn = np.linalg.qr(rng.normal(size=(P, P)))[0] * factor
     far = 200 * np.eye(P)[0]
-    window = (rows(rng, centers, [300] * 4) @ turn + far).astype(np.float32)
+    closer = centers / 3.5
+    window = (rows(rng, closer, [300] * 4) @ turn + far).astype(np.float32)
     found = newcomers([window], fitted, centers, 10)
-    nearest = np.linalg.norm(found[:, None] - (centers @ turn + far), axis=2).argmin(axis=1)
+    nearest = np.linalg.norm(found[:, None] - (closer @ turn + far), axis=2).argmin(axis=1)
     assert sorted(nearest) == [0, 1, 2, 3]
 
 
