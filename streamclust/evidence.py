@@ -109,7 +109,7 @@ def sentence(code: int, value: float, quantile: float, descriptor: str) -> str:
         "norm": f"vector {value:.2f} times as long as the typical one",
         "near_duplicates": f"about {value:.0f} other images are nearly identical",
     }[name]
-    return f"{descriptor}: {said} (stranger than {share:.1f} % of images)"
+    return f"{descriptor}: {said} (stranger than {share:.1f}% of images)"
 
 
 def _noise_words(name: str, value: float, quantile: float) -> str:

@@ -194,7 +194,7 @@ def colour_bar(canvas: Canvas, heading: str, stops: Sequence[str], ticks: Sequen
 
     x, y, width = canvas.panel_x, canvas.panel_y, canvas.px(56)
     canvas.text(x, y, heading, 36, bold=True)
-    canvas.text(x, y + canvas.px(54), "rows per 1 % × 1 %", 26, colour=canvas.theme.muted)
+    canvas.text(x, y + canvas.px(54), "rows per 1% × 1%", 26, colour=canvas.theme.muted)
     canvas.text(x, y + canvas.px(90), "of the map; each colour", 26, colour=canvas.theme.muted)
     canvas.text(x, y + canvas.px(126), "covers an equal area", 26, colour=canvas.theme.muted)
     top, height = y + canvas.px(196), canvas.px(900)

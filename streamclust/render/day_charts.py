@@ -54,7 +54,7 @@ def course(data: Days) -> Markup:
     rates = [d.rate for d in days]
     body = [
         _panel("images", images, tops[0], tall, step, PALE, lambda v: f"{v:,.0f}"),
-        _panel("flagged", rates, tops[1], tall, step, PALE, lambda v: f"{100 * v:.3g} %", data.budget),
+        _panel("flagged", rates, tops[1], tall, step, PALE, lambda v: f"{100 * v:.3g}%", data.budget),
         *(_alarm_marks(i, day, step, lane, height - 26) for i, day in enumerate(days) if day.alarms),
         *_day_names([d.name for d in days], step, LEFT, WIDTH - RIGHT, height - 8),
         *(_hover(i, day, step, height) for i, day in enumerate(days)),
@@ -190,7 +190,7 @@ def _steps(low: NDArray[np.float64], high: NDArray[np.float64], step: float, x: 
 
 def _axis(top: float, tall: float) -> Markup:
     return Markup("").join(
-        Markup('<text x="{}" y="{:.1f}" text-anchor="end" fill="{}">{:.0f} %</text>').format(
+        Markup('<text x="{}" y="{:.1f}" text-anchor="end" fill="{}">{:.0f}%</text>').format(
             LEFT - 8, top + tall * (1 - share) + 4, MUTED, 100 * share
         )
         for share in (0.0, 0.25, 0.5, 0.75, 1.0)

@@ -151,7 +151,7 @@ def _rows_text(counts: NDArray[Any]) -> str:
 
 def _share(part: int, whole: int) -> str:
     share = 100 * part / max(whole, 1)
-    return f"{share:.1f} %" if share >= 0.1 or part == 0 else "< 0.1 %"
+    return f"{share:.1f}%" if share >= 0.1 or part == 0 else "< 0.1%"
 
 
 def _key(label: int, name: str, size: int, total: int, colour: str) -> Key:

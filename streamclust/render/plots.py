@@ -107,7 +107,7 @@ def variance_curve(explained_ratio: ArrayLike, chosen: int) -> bytes:
         axes.axvline(chosen, color=GREY, linestyle=(0, (3, 3)), linewidth=1.2)
         left = chosen < 0.6 * len(total)
         axes.annotate(
-            f"{chosen} components keep {100 * kept:.1f} %", (chosen, 100 * kept), xytext=(10 if left else -10, -22),
+            f"{chosen} components keep {100 * kept:.1f}%", (chosen, 100 * kept), xytext=(10 if left else -10, -22),
             textcoords="offset points", ha="left" if left else "right",
         )  # fmt: skip
         axes.set_ylim(0, 104)

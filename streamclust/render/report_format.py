@@ -19,15 +19,15 @@ def count(value: float | None) -> str:
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """A share (0..1) as 12.3 %; a share that is not quite none or all as < 0.1 % or > 99.9 %."""
+    """A share (0..1) as 12.3%; a share that is not quite none or all as < 0.1% or > 99.9%."""
     if share is None or math.isnan(share):
         return DASH
     least = 10.0**-digits
     if 0 < 100 * share < least:
-        return f"< {least:g} %"
+        return f"< {least:g}%"
     if share < 1 and 100 * share > 100 - least / 2:
-        return f"> {100 - least:g} %"
-    return f"{100 * share:.{digits}f} %"
+        return f"> {100 - least:g}%"
+    return f"{100 * share:.{digits}f}%"
 
 
 def number(value: float | None) -> str:

@@ -121,8 +121,8 @@ def _fine(job: Job, clustering: str, album: Album) -> Fine:
         for i, row in rows.items()
     )
     sentence = (
-        f"{len(sizes)} small clusters, {int(sizes.min()):,} to {int(sizes.max()):,} images each; "
-        f"each is shown by the image nearest to its centre."
+        f"{len(sizes)} small clusters, {int(sizes.min()):,} to {int(sizes.max()):,} images each, "
+        "shown by the image nearest to the centre."
     )
     return Fine(k=len(sizes), clusters=shown, sentence=sentence)
 

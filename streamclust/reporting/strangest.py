@@ -31,7 +31,7 @@ def outliers(job: Job, model: str, album: Album) -> rd.Outliers:
     edges = np.linspace(0, max(4.0, top[0][2] if top else 0.0), 81)
     above = np.array([1.0, *(quantiles.tail_of(sketch, edges[1:-1])), 0.0]) * sketch.count
     histogram = plots.score_histogram(-np.diff(above), edges, about["threshold"])
-    caption = "How many images have which score; 2 means stranger than 99 % of all. The line is the threshold."
+    caption = "How many images have which score; 2 means stranger than 99% of all. The line is the threshold."
     weights = ", ".join(f"{name} {weight:.2f}" for name, weight in about["weights"].items())
     return rd.Outliers(
         scored=about["scored"],

@@ -22,7 +22,7 @@ from streamclust.stages.tiles import Cover, rows_of
 LAYERS = ("density", "clusters", "outliers")  # which there are large images of
 LISTED = 30
 IMAGE_ZOOM = 4  # 4,096 pixels a side
-UNIT = "rows per 1 % × 1 % of the map"
+UNIT = "rows per 1% × 1% of the map"
 
 
 def write_page(job: Job, out: Path, cover: Cover, whole: Overview, index: Mapping[str, Any]) -> None:
@@ -107,7 +107,7 @@ def _clusters(job: Job, cover: Cover, whole: Overview, shown: list[int]) -> list
                     "name": named.get(ids[c], ""),
                     "colour": colours[c],
                     "rows": int(sizes[c]),
-                    "share": f"{share:.1f} %" if share >= 0.1 else "< 0.1 %",
+                    "share": f"{share:.1f}%" if share >= 0.1 else "< 0.1%",
                     "peak": whole.peak(c),
                     "layer": f"cluster-{ids[c]}" if c in shown else None,
                 }

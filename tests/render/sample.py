@@ -97,7 +97,7 @@ def make_descriptor(name: str, seed: int, *, pictures: bool = True, size: int = 
         variance=0.9013,
         scaling="standard scaling",
         k=k,
-        k_reason=f"k = {k}: the largest k whose Davies-Bouldin score is within 5 % of the best beyond k = 4.",
+        k_reason=f"k = {k}: the largest k whose Davies-Bouldin score is within 5% of the best beyond k = 4.",
         calinski_harabasz=412.7,
         davies_bouldin=1.93,
         clusters=tuple(_cluster(c, int(sizes[c]), len(points), seed, pictures=pictures) for c in range(k)),
@@ -220,8 +220,8 @@ def make_report(names: tuple[str, ...] = ("osnet", "vdc", "vdc_mid"), *, picture
         ),
         findings=(
             "osnet sorts the photos into 14 clusters, mostly by view and body type; vdc_mid by colour.",
-            "122 of 6,078 rows (2.0 %) score above the outlier threshold; camera north-4 stands out.",
-            "HDBSCAN calls 61 % of rows noise, so its labels are not used for naming.",
+            "122 of 6,078 rows (2.0%) score above the outlier threshold; camera north-4 stands out.",
+            "HDBSCAN calls 61% of rows noise, so its labels are not used for naming.",
         ),
         warnings=("2 rows have NaN values and were left out.", f"1 picture cannot be read: {HOSTILE}"),
         agreement=Agreement(sentence="osnet and vdc_mid agree weakly: they see different things.", figures=heat)
