@@ -157,25 +157,15 @@ def fit_noise(
         votes[0] = votes[0]._replace(label=optics_labels(subsamples[0], votes[0].anchor, eps_quantile, k))
     else:
         votes = [fit_hdbscan(S, k, smallest_cluster) for S in subsamples]
+    return NoiseModel(method, centre, subsamples, point_ids[members], *_stacked(votes), k, radius, fraction)
+
+
+def _stacked(votes: Sequence[Vote]) -> Vote:
+    """All votes in one, (V, ...) each; one with fewer limits than another has -inf in their place."""
     most = max(len(vote.threshold) for vote in votes)
     limits = [np.pad(vote.threshold, (0, most - len(vote.threshold)), constant_values=-np.inf) for vote in votes]
-    c, anchor, label, _, coefficients = (
-        np.stack(parts) for parts in zip(*(v._replace(threshold=limits[0]) for v in votes), strict=True)
-    )
-    return NoiseModel(
-        method,
-        centre,
-        subsamples,
-        point_ids[members],
-        c,
-        anchor,
-        label,
-        np.stack(limits),
-        coefficients,
-        k,
-        radius,
-        fraction,
-    )
+    even = [vote._replace(threshold=limit) for vote, limit in zip(votes, limits, strict=True)]
+    return Vote._make(np.stack(parts) for parts in zip(*even, strict=True))
 
 
 def assign_noise(model: NoiseModel, X: NDArray[np.float32], row_ids: NDArray[np.int64]) -> NoiseVerdicts:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamclust.render import day_charts as charts
-from streamclust.render.report import TEMPLATES, anchor, data_uri, environment, replace_file
+from streamclust.render.report import anchor, data_uri, dressed, replace_file
 
 if TYPE_CHECKING:
     from streamclust.render.day_data import Day, DayAlarm, DayRow, Days
@@ -90,22 +88,8 @@ def _alarms(count: int) -> str:
 
 def render_page(template: str, data: Any, **names: Any) -> str:
     """A template of the days' look with its data and the names it calls, as text."""
-    from markupsafe import Markup
-
-    page = environment()
+    page = dressed("report.css", "day.css")
     page.filters["capitalised"] = lambda words: words[:1].upper() + words[1:]
-    css, script = (
-        "\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in files)
-        for files in (("report.css", "day.css"), ("report.js",))
-    )
-    page.globals.update(
-        names,
-        anchor=anchor,
-        thumb_uri=data_uri,
-        folder="",
-        css=Markup(css),  # noqa: S704 -- ours, no data in it
-        script=Markup(script),  # noqa: S704 -- ours, no data in it
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-    )
+    page.globals.update(names, anchor=anchor, thumb_uri=data_uri, folder="")
     html: str = page.get_template(template).render(data=data)
     return html

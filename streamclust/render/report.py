@@ -49,11 +49,8 @@ def write_report(data: ReportData, path: Path | str) -> list[Path]:
 
 def render_report(data: ReportData, folder: str) -> str:
     """The page as text; ``folder`` is the relative folder that its links point into."""
-    from markupsafe import Markup
-
     figures = {id(figure): _on_page(figure) for figure in _walk(data, Figure)}
-    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
-    page = environment()
+    page = dressed("report.css")
     page.globals.update(
         figure_uri=lambda figure: figures[id(figure)][0],
         figure_width=lambda figure: figures[id(figure)][1],
@@ -62,12 +59,25 @@ def render_report(data: ReportData, folder: str) -> str:
         page_3d=_page_3d,
         folder=folder,
         fine_shown=FINE_SHOWN,
-        css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704 -- ours, no data in it
-        script=Markup(script),  # noqa: S704 -- ours, no data in it
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
     html: str = page.get_template("report.html").render(data=data)
     return html
+
+
+def dressed(*styles: str) -> Any:
+    """An environment with the pages' script and those style sheets."""
+    from markupsafe import Markup
+
+    page = environment()
+    css, script = (
+        "\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in files) for files in (styles, ["report.js"])
+    )
+    page.globals.update(
+        css=Markup(css),  # noqa: S704 -- ours, no data in it
+        script=Markup(script),  # noqa: S704 -- ours, no data in it
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+    return page
 
 
 def environment() -> Any:

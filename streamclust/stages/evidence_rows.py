@@ -14,8 +14,8 @@ from streamclust.drift import Finding
 from streamclust.job import Job
 from streamclust.sampling import batch_key, row_hashes
 from streamclust.stages.measures import Frozen, Measure
-from streamclust.stages.observe import Observation, addresses_of, in_bursts, measured, pick
-from streamclust.store.rows import Rows
+from streamclust.stages.observe import Observation, addresses_of, in_bursts, measured
+from streamclust.store.rows import Rows, pick
 from streamclust.store.store import Batch
 from streamclust.streams import Stream
 from streamclust.tallies import Yardstick

@@ -14,7 +14,7 @@ from streamclust.job import Job
 from streamclust.sampling import batch_key, sample_rows
 from streamclust.stages.labels import labels_name
 from streamclust.stages.reduced import load_sample, read_valid, reduced_rows
-from streamclust.store.rows import Rows
+from streamclust.store.rows import Rows, pick
 from streamclust.store.store import Batch
 
 FINE = "fine"
@@ -68,17 +68,12 @@ def _newest(job: Job, projection: str, later: Sequence[Batch]) -> list[Single]:
     parts, missing = list[Single](), PAIRED
     for batch in reversed(later):
         rows, _ = sample_rows(batch.n, missing, batch_key(batch.id, job.settings.seed))
-        parts += job.executor.map(pick, reduced_rows(job.store, projection, [batch]), rows)
+        picked = job.executor.map(pick, reduced_rows(job.store, projection, [batch]), rows, ["Z"])
+        parts += [part["Z"][np.isfinite(part["Z"][:, 0])] for part in picked]
         missing -= len(rows)
         if not missing:
             break
     return [np.concatenate(parts)] if parts else []
-
-
-def pick(rows: Rows, numbers: NDArray[np.int64]) -> Single:
-    """Those of an address's reduced rows that are among ``numbers`` and valid."""
-    Z: Single = rows.read("Z")[numbers[(numbers >= rows.start) & (numbers < rows.stop)] - rows.start]
-    return Z[np.isfinite(Z[:, 0])]
 
 
 def _means(job: Job, former: str, addresses: Sequence[Rows]) -> dict[str, Single]:

@@ -19,7 +19,7 @@ from streamclust.stages.labels import labels_name
 from streamclust.stages.measures import Frozen, Measure, Single
 from streamclust.stages.reduced import reduced_name
 from streamclust.store import arrays
-from streamclust.store.rows import Rows
+from streamclust.store.rows import Rows, pick
 from streamclust.store.store import Batch, Store
 from streamclust.streams import Stream
 from streamclust.tallies import Tally, Yardstick
@@ -135,12 +135,6 @@ def addresses_of(job: Job, batch: Batch, models: Mapping[str, Frozen]) -> list[R
 def _require(store: Store, batch: Batch, name: str) -> None:
     if name not in store.snapshot.entries:
         raise InputError(f"batch {batch.id}", "was not labelled by the newest models", hint="streamclust predict STORE")
-
-
-def pick(rows: Rows, numbers: NDArray[np.int64], arrays: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """Those of an address's rows that are among ``numbers``, by array."""
-    mine = numbers[(numbers >= rows.start) & (numbers < rows.stop)] - rows.start
-    return {name: rows.read(name)[mine] for name in arrays}
 
 
 def measured(rows: Rows, descriptors: Sequence[str]) -> dict[str, dict[str, NDArray[Any]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,12 @@ class Rows:
     def digest(self, name: str) -> str:
         """The digest of what is stored."""
         return arrays.digest(self.read(name))
+
+
+def pick(rows: Rows, numbers: NDArray[np.int64], names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Those of an address's rows that are among ``numbers`` of its batch, by array."""
+    mine = numbers[(numbers >= rows.start) & (numbers < rows.stop)] - rows.start
+    return {name: rows.read(name)[mine] for name in names}
 
 
 def leaves(batch: str, base: int, n: int, rows: int, paths: Mapping[str, Path]) -> Iterator[Rows]:
