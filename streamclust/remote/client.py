@@ -171,11 +171,14 @@ class Remote:
             raise self._error("the scheduler went away") from None
 
     def _why_killed(self, error: Any) -> str:
-        """Nannies say which workers they ended for their memory."""
+        """Nannies say which workers they ended for their memory, perhaps a little after the scheduler missed them."""
         story, last = f"{error.allowed_failures + 1} workers in turn did not survive a task", error.last_worker.address
-        events = self.client.get_events("worker-restart-memory")
-        if held := [event["rss"] for _, event in events if event["worker"] == last]:
-            return f"{story}: the last held {held[-1]:,} bytes, too much for its memory limit; give each worker more"
+        for _ in range(10):
+            events = self.client.get_events("worker-restart-memory")
+            if held := [event["rss"] for _, event in events if event["worker"] == last]:
+                said = f"the last held {held[-1]:,} bytes, too much for its memory limit"
+                return f"{story}: {said}; give each worker more"
+            time.sleep(EVERY / 10)
         return f"{story}, the last of them {last}: its log may say why"
 
     def _error(self, found: str) -> StreamclustError:
