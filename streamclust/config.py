@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from streamclust.errors import InputError
 
 Scaler = Literal["standard", "min-max", "max-abs", "robust", "none"]
+Further = Literal["mixture", "agglomerative"]
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
     "KIB": 2**10,
     "MIB": 2**20,
@@ -63,6 +64,15 @@ class ClusterSettings(_Section):
         return tuple(sorted(ks | ({self.k} if self.k else set())))
 
 
+class AlgorithmSettings(_Section):
+    """What is clustered by beside k-means, with as many clusters."""
+
+    also: tuple[Further, ...] = ()
+    covariance: Literal["auto", "full", "tied", "diag", "spherical"] = "auto"
+    em_passes: Annotated[int, Field(ge=1, le=1_000)] = 30
+    linkage: Literal["ward", "average", "complete"] = "ward"
+
+
 class OutlierSettings(_Section):
     """How strangeness is measured and how many rows may be flagged."""
 
@@ -106,6 +116,7 @@ class Settings(_Section):
     ingest: IngestSettings = IngestSettings()
     reduce: ReduceSettings = ReduceSettings()
     cluster: ClusterSettings = ClusterSettings()
+    algorithms: AlgorithmSettings = AlgorithmSettings()
     outliers: OutlierSettings = OutlierSettings()
     map: MapSettings = MapSettings()
     render: RenderSettings = RenderSettings()

@@ -20,7 +20,7 @@ from streamclust.planning import Plan, Shape
 from streamclust.readers.case import Case, open_case
 from streamclust.reporting import collect
 from streamclust.reporting.refit import collect_refit, write_refit
-from streamclust.stages import clusters, compare, fused, grids, maps, reduced, refit, strangeness
+from streamclust.stages import algorithms, clusters, compare, fused, grids, maps, reduced, refit, strangeness
 from streamclust.store.store import Store, create, open_store
 
 
@@ -132,8 +132,15 @@ def fit(job: Job) -> dict[str, str]:
     models = known | new
     if known and refit.propose(job).changes:
         models |= refit.accept(job)
-    compare.compare(job, models)
+    _beside(job, models)
     return models
+
+
+def _beside(job: Job, models: Mapping[str, str]) -> None:
+    """What follows from the k-means models: the further algorithms, and how far descriptors agree."""
+    for model in models.values():
+        algorithms.cluster_again(job, model)
+    compare.compare(job, models)
 
 
 @one_blas_thread()
@@ -142,6 +149,8 @@ def predict(job: Job) -> dict[str, str]:
     newest, seen = job.store.snapshot.newest, dict[str, list[str]]()
     for descriptor, model in _fitted(job).items():
         seen[f"{descriptor} labels"] = clusters.predict(job, model)
+        for algorithm, other in algorithms.beside(job, model).items():
+            seen[f"{descriptor} {algorithm}"] = algorithms.predict(job, other)
         if measured := newest("model", f"{descriptor}/strangeness"):
             seen[f"{descriptor} outliers"] = strangeness.predict(job, measured)
         if placed := newest("model", f"{descriptor}/map"):
@@ -205,7 +214,7 @@ def refit_stage(days: int | Sequence[str] | None, accept: bool) -> Callable[[Job
         if accept:
             if proposal.changes:
                 refit.accept(job)
-            compare.compare(job, _fitted(job))
+            _beside(job, _fitted(job))
             score(job)
             place(job)
             found["report"] = str(report(job))

@@ -84,6 +84,7 @@ def plan(shapes: Mapping[str, Shape], settings: Settings, workers: int) -> Plan:
             _fit(name, shape, settings),
             _reduce(name, shape, workers),
             _cluster(name, shape, settings, workers),
+            *([_mixture(name, shape, settings, workers)] if "mixture" in settings.algorithms.also else []),
             _outliers(name, shape, settings, workers),
             _map(name, shape, settings, workers),
         ]
@@ -162,6 +163,16 @@ def _cluster(name: str, shape: Shape, settings: Settings, workers: int) -> Step:
     held = 6 * centers + min(shape.n, settings.ingest.sample_rows) * p * 8
     peak = PROCESS_BYTES + held + workers * (2 * _reduced_block(shape) + TILE_BYTES + 2 * centers)
     return Step(f"{name}: cluster", passes, passes * shape.n * p * 4, shape.n * 16, peak)
+
+
+def _mixture(name: str, shape: Shape, settings: Settings, workers: int) -> Step:
+    p, k = shape.components, max(settings.cluster.ks)
+    full = settings.algorithms.covariance in {"auto", "full"}
+    state = k * (p if full else 2) * p * 8
+    passes = settings.algorithms.em_passes + 4
+    # A worker holds a state and adds to one; merged ones wait; the M-step holds covariances and their factors.
+    peak = PROCESS_BYTES + 3 * state + workers * (2 * _reduced_block(shape) + TILE_BYTES + 3 * state)
+    return Step(f"{name}: mixture", passes, passes * shape.n * p * 4, shape.n * 8, peak)
 
 
 def _outliers(name: str, shape: Shape, settings: Settings, workers: int) -> Step:

@@ -50,7 +50,7 @@ def small(**overrides: Any) -> Settings:
 
 def small_toml(folder: Path, **overrides: Any) -> Path:
     """The same as a settings file."""
-    settings = small(**overrides).model_dump(exclude_none=True)
+    settings = small(**overrides).model_dump(mode="json", exclude_none=True)
     lines = [f"{key} = {value!r}" for key, value in settings.items() if not isinstance(value, dict)]
     for section, values in settings.items():
         if isinstance(values, dict):

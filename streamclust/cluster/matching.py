@@ -108,6 +108,13 @@ def match(
     return Matching(given, next_id + len(births), shared, shared - kept, _events(weights, old, ids))
 
 
+def counterparts(counts: Table) -> list[int]:
+    """For each new cluster an old one of its own, sharing most rows; counts (k_old, k_new), k_new <= k_old."""
+    from scipy.optimize import linear_sum_assignment
+
+    return [int(i) for i in linear_sum_assignment(counts.T, maximize=True)[1]]
+
+
 def jaccard(counts: Weights) -> NDArray[np.float64]:
     """Shared rows over the rows of either cluster, for every pair : (k_old, k_new); 0 where both are empty."""
     either = counts.sum(axis=1)[:, None] + counts.sum(axis=0) - counts

@@ -52,7 +52,7 @@ def k_curves(ks: Sequence[int], ch: ArrayLike, db: ArrayLike, inertia: ArrayLike
         ("Inertia", "sum of squared distances", inertia, GREEN),
     )
     k = np.asarray(ks, dtype=np.float64)
-    with _figure(11, 3.3) as figure:
+    with drawing(11, 3.3) as figure:
         for axes, (name, unit, values, colour) in zip(_row(figure, 3), panels, strict=True):
             scores = np.asarray(values, dtype=np.float64)
             if scores.shape != k.shape:
@@ -69,14 +69,14 @@ def k_curves(ks: Sequence[int], ch: ArrayLike, db: ArrayLike, inertia: ArrayLike
         figure.axes[0].set_title(
             f"chosen k = {chosen}", loc="right", fontsize=9.5, fontweight="normal", color="#4d535d"
         )
-        return _png(figure)
+        return as_png(figure)
 
 
 def cluster_sizes(sizes: ArrayLike) -> bytes:
     """Rows per cluster, largest first; ``sizes`` is (k,) counts. Beyond 60 clusters a line stands for the bars."""
     ordered = np.sort(np.asarray(sizes, dtype=np.int64))[::-1]
     rank = np.arange(1, len(ordered) + 1)
-    with _figure(6, 2.7) as figure:
+    with drawing(6, 2.7) as figure:
         axes = figure.add_subplot()
         if len(ordered) <= 60:
             axes.bar(rank, ordered, width=0.78, color=BLUE)
@@ -91,14 +91,14 @@ def cluster_sizes(sizes: ArrayLike) -> bytes:
         axes.set_xlabel("clusters, largest first")
         axes.set_ylabel("rows")
         _thousands(axes)
-        return _png(figure)
+        return as_png(figure)
 
 
 def variance_curve(explained_ratio: ArrayLike, chosen: int) -> bytes:
     """Cumulative share of variance against the number of components, with the chosen number marked."""
     total = np.cumsum(np.asarray(explained_ratio, dtype=np.float64))
     kept = float(total[chosen - 1])
-    with _figure(6, 2.7) as figure:
+    with drawing(6, 2.7) as figure:
         axes = figure.add_subplot()
         components = np.arange(1, len(total) + 1)
         axes.plot(components, 100 * total, color=BLUE, linewidth=2, marker="o" if len(total) < 12 else "")
@@ -115,7 +115,7 @@ def variance_curve(explained_ratio: ArrayLike, chosen: int) -> bytes:
         axes.set_title("Variance kept")
         axes.set_xlabel("components")
         axes.set_ylabel("share of variance (%)")
-        return _png(figure)
+        return as_png(figure)
 
 
 def score_histogram(counts: ArrayLike, edges: ArrayLike, threshold: float) -> bytes:
@@ -126,7 +126,7 @@ def score_histogram(counts: ArrayLike, edges: ArrayLike, threshold: float) -> by
     rows, bounds = np.asarray(counts, dtype=np.float64), np.asarray(edges, dtype=np.float64)
     if len(bounds) != len(rows) + 1:
         raise InputError("score_histogram", f"{len(bounds)} edges for {len(rows)} bins", f"{len(rows) + 1} edges")
-    with _figure(6, 2.7) as figure:
+    with drawing(6, 2.7) as figure:
         axes = figure.add_subplot()
         flagged = bounds[:-1] >= threshold
         colours = [VERMILION if f else "#8fa3b8" for f in flagged]
@@ -145,7 +145,7 @@ def score_histogram(counts: ArrayLike, edges: ArrayLike, threshold: float) -> by
         axes.set_title("Outlier scores of all rows")
         axes.set_xlabel("outlier score (higher is stranger)")
         axes.set_ylabel("rows (log scale)")
-        return _png(figure)
+        return as_png(figure)
 
 
 def agreement_heatmap(names: Sequence[str], matrix: ArrayLike, title: str = "") -> bytes:
@@ -156,7 +156,7 @@ def agreement_heatmap(names: Sequence[str], matrix: ArrayLike, title: str = "") 
         raise InputError("agreement_heatmap", f"a matrix of shape {values.shape}", f"({d}, {d}), one row per name")
     longest = max(map(len, names), default=0)
     side = 0.7 * max(d, 2)
-    with _figure(side + 0.8 + 0.09 * longest, side + 0.5 + 0.05 * longest) as figure:
+    with drawing(side + 0.8 + 0.09 * longest, side + 0.5 + 0.05 * longest) as figure:
         axes = figure.add_subplot()
         shown = axes.imshow(values, cmap="cividis", vmin=0, vmax=1)
         axes.grid(visible=False)
@@ -171,7 +171,7 @@ def agreement_heatmap(names: Sequence[str], matrix: ArrayLike, title: str = "") 
         axes.set_title(title)
         bar = figure.colorbar(shown, ax=axes, fraction=0.046, pad=0.04)
         bar.outline.set_visible(False)
-        return _png(figure)
+        return as_png(figure)
 
 
 def map3d_html(xyz: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]], names: Sequence[str]) -> str:
@@ -213,7 +213,7 @@ def _escaped(name: str) -> str:
 
 
 @contextmanager
-def _figure(width: float, height: float) -> Iterator[Figure]:
+def drawing(width: float, height: float) -> Iterator[Figure]:
     """An Agg figure in inches under this module's style; no global state of matplotlib survives it."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -225,7 +225,7 @@ def _figure(width: float, height: float) -> Iterator[Figure]:
         yield figure
 
 
-def _png(figure: Figure) -> bytes:
+def as_png(figure: Figure) -> bytes:
     out = io.BytesIO()
     # Software carries matplotlib's version, which would change the bytes and say nothing of the data.
     figure.savefig(out, format="png", metadata={"Software": None})

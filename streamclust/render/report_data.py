@@ -136,12 +136,13 @@ class Fine:
 
 @dataclass(frozen=True, kw_only=True)
 class Algorithm:
-    """Another clustering of the same rows, in one line."""
+    """Another clustering of the same rows, in one line. ``agreement`` is its adjusted Rand index with k-means."""
 
     name: str
     k: int
     calinski_harabasz: float | None = None
     davies_bouldin: float | None = None
+    agreement: float | None = None
     note: str = ""
 
 
@@ -178,6 +179,7 @@ class DescriptorReport:
     variance_curve: Figure | None = None
     sizes: Figure | None = None
     algorithms: tuple[Algorithm, ...] = ()
+    tree: Figure | None = None
     fine: Fine | None = None
     maps: tuple[Figure, ...] = ()
     map_3d: str = ""

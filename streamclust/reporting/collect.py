@@ -97,7 +97,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key}.")
         elif value is not None:
-            yield f"{prefix}{key}", str(value)
+            yield f"{prefix}{key}", ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _findings(job: Job, chapters: tuple[rd.DescriptorReport, ...], outliers: rd.Outliers | None) -> Iterator[str]:

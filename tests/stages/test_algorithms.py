@@ -1,0 +1,166 @@
+"""Further algorithms beside k-means: rows labelled as scikit-learn would, under the ids of k-means, by any executor."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import adjusted_rand_score, calinski_harabasz_score, davies_bouldin_score
+from sklearn.mixture import GaussianMixture
+
+from streamclust import pipeline
+from streamclust.blocks import Dask
+from streamclust.cluster.hierarchy import agglomerate, cut
+from streamclust.errors import InputError
+from streamclust.ingest import ingest
+from streamclust.readers.case import open_case
+from streamclust.stages.algorithms import beside
+from streamclust.stages.labels import labels_name
+from streamclust.stages.names import cluster_ids
+from streamclust.stages.reduced import reduced_name
+from tests.cases import clustered, job_on, small, spoil, work, write_case
+from tests.faults import chunk_bytes, no_fsync
+
+N, D = 900, 12
+BOTH = ["mixture", "agglomerative"]
+SETTINGS = small(algorithms__also=BOTH, cluster__k=4, cluster__fine_k=40)
+
+
+def rows_of(n=N):
+    return spoil(clustered(3, n, D), range(0, n, 50))
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("algorithms")
+    with chunk_bytes(4096), no_fsync():
+        job = job_on(folder / "s", SETTINGS)
+        ingest(job, open_case(write_case(folder / "case", {"a": rows_of()})))
+        pipeline.fit(job)
+    return job
+
+
+def found(job, algorithm, array="label"):
+    """Valid reduced rows, k-means labels, the algorithm's values, and the algorithm's model."""
+    store = job.store
+    kmeans = store.snapshot.newest("model", "a/kmeans")
+    model = beside(job, kmeans)[algorithm]
+    projection = store.snapshot.entries[kmeans].attributes["parents"][0]
+    parts = [
+        (
+            store.read(reduced_name(projection, batch), "Z"),
+            store.read(labels_name(kmeans, batch.name), "label"),
+            store.read(labels_name(kmeans, batch.name), "fine"),
+            store.read(labels_name(model, batch.name), array),
+        )
+        for batch in store.batches
+    ]
+    Z, label, fine, values = (np.concatenate(part) for part in zip(*parts, strict=True))
+    valid = label >= 0
+    assert (values[~valid] == -2).all() if array == "label" else np.isnan(values[~valid]).all()
+    return Z[valid].astype(float), label[valid], fine[valid], values[valid], model
+
+
+def test_the_mixture_is_scikit_learn_s_from_the_same_start(fitted):
+    Z, label, _, ours, model = found(fitted, "mixture")
+    about = fitted.store.snapshot.entries[model].attributes
+    assert about["covariance_type"] == "full"
+    parts = [Z[label == i] for i in range(4)]
+    theirs = GaussianMixture(
+        4,
+        weights_init=[len(part) / len(Z) for part in parts],
+        means_init=[part.mean(axis=0) for part in parts],
+        precisions_init=[np.linalg.inv(np.cov(part.T, bias=True) + 1e-6 * np.eye(Z.shape[1])) for part in parts],
+    ).fit(Z)
+    assert adjusted_rand_score(theirs.predict(Z), ours) > 0.99
+    assert about["bic"] == pytest.approx(theirs.bic(Z), rel=1e-4)
+    assert about["aic"] == pytest.approx(theirs.aic(Z), rel=1e-4)
+    confidence = found(fitted, "mixture", "confidence")[3]
+    np.testing.assert_allclose(np.sort(confidence), np.sort(theirs.predict_proba(Z).max(axis=1)), atol=0.02)
+
+
+def test_the_tree_is_that_of_the_fine_clusters_and_carries_their_rows(fitted):
+    Z, _, fine, ours, model = found(fitted, "agglomerative")
+    sizes = np.bincount(fine)
+    means = np.stack([Z[fine == i].mean(axis=0) for i in range(len(sizes))])
+    np.testing.assert_array_equal(ours, cut(agglomerate(means, sizes, neighbors=10), 4)[fine])
+    for k, (harabasz, bouldin) in zip(*(fitted.store.read(model, f"sweep/{x}") for x in ("ks", "scores")), strict=True):
+        labels = cut(agglomerate(means, sizes, neighbors=10), int(k))[fine]
+        assert harabasz == pytest.approx(calinski_harabasz_score(Z, labels), rel=1e-4)
+        assert bouldin == pytest.approx(davies_bouldin_score(Z, labels), rel=1e-4)
+
+
+@pytest.mark.parametrize("algorithm", BOTH)
+def test_labels_are_judged_over_all_rows_and_bear_the_ids_of_k_means(fitted, algorithm):
+    Z, label, _, ours, model = found(fitted, algorithm)
+    about = fitted.store.snapshot.entries[model].attributes
+    assert about["calinski_harabasz"] == pytest.approx(calinski_harabasz_score(Z, ours), rel=1e-4)
+    assert about["davies_bouldin"] == pytest.approx(davies_bouldin_score(Z, ours), rel=1e-4)
+    assert about["adjusted_rand"] == pytest.approx(adjusted_rand_score(label, ours))
+    np.testing.assert_array_equal(np.bincount(ours), fitted.store.read(model, "counts"))
+    ids = np.array(cluster_ids(fitted.store, model))
+    assert sorted(ids) == [0, 1, 2, 3]
+    assert (ids[ours] == label).mean() > 0.95  # well separated: the same clusters, under the same ids
+    table = fitted.store.labels().compute()
+    np.testing.assert_array_equal(table[f"a_{algorithm}"].dropna().to_numpy(int), ids[ours])
+
+
+def test_the_same_by_any_number_of_workers(fitted, tmp_path):
+    with chunk_bytes(4096), no_fsync():
+        job = job_on(tmp_path / "s", SETTINGS, Dask(2))
+        ingest(job, open_case(write_case(tmp_path / "case", {"a": rows_of()})))
+        pipeline.fit(job)
+    for algorithm, arrays in (("mixture", ["label", "confidence"]), ("agglomerative", ["label"])):
+        for array in arrays:
+            ours, theirs = (found(each, algorithm, array)[3] for each in (fitted, job))
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_day_is_labelled_by_the_frozen_models_and_a_refit_makes_new_ones(tmp_path):
+    X = rows_of()
+    with no_fsync():
+        job = job_on(tmp_path / "s", SETTINGS)
+        ingest(job, open_case(write_case(tmp_path / "mon", {"a": X[:600]})))
+        kmeans = pipeline.fit(job)["a"]
+        before = beside(job, kmeans)
+        ingest(job, open_case(write_case(tmp_path / "tue", {"a": X[600:]})))
+        said = pipeline.predict(job)
+        assert said["a mixture"] == said["a agglomerative"] == "batches/000002-tue"
+        assert beside(job, kmeans) == before
+        for algorithm in BOTH:
+            Z, label, _, ours, _ = found(job, algorithm)
+            assert len(Z) == N - N // 50
+            assert adjusted_rand_score(label, ours) > 0.9
+        assert set(pipeline.predict(job).values()) == {"up to date"}
+        again = pipeline.fit(job)["a"]
+    assert again != kmeans
+    assert set(beside(job, again)) == set(BOTH)
+    assert not set(beside(job, again).values()) & set(before.values())
+
+
+def test_asked_for_later_they_leave_k_means_as_it_is_and_the_same_again_does_nothing(tmp_path):
+    with no_fsync():
+        job = work(tmp_path / "s", write_case(tmp_path / "case", {"a": rows_of(300)}), small(cluster__k=3))
+        kmeans = job.store.snapshot.newest("model", "a/kmeans")
+        assert beside(job, kmeans) == {}
+        later = job_on(tmp_path / "s", small(cluster__k=3, algorithms__also=["mixture"], algorithms__covariance="tied"))
+        assert pipeline.fit(later) == {"a": kmeans}
+        assert list(beside(later, kmeans)) == ["mixture"]
+        number = later.store.snapshot.number
+        pipeline.fit(later)
+    assert later.store.snapshot.number == number
+
+
+def test_few_rows_per_column_get_a_diagonal_covariance_and_few_fine_clusters_as_many_as_there_are(tmp_path):
+    with no_fsync():
+        settings = small(algorithms__also=BOTH, cluster__k=4, cluster__fine_k=3, reduce__components=8)
+        job = work(tmp_path / "s", write_case(tmp_path / "case", {"a": rows_of(120)}), settings)
+    entries = job.store.snapshot.entries
+    mixture, tree = (found(job, algorithm)[4] for algorithm in BOTH)
+    assert entries[mixture].attributes["covariance_type"] == "diag"
+    assert entries[tree].attributes["clusters"] == 3
+
+
+@pytest.mark.parametrize("also", [["kmeans"], "mixture", ["dbscan"]])
+def test_other_algorithms_are_refused_in_one_line(also):
+    with pytest.raises(InputError, match=r"algorithms\.also"):
+        small(algorithms__also=also)
