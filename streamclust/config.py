@@ -68,6 +68,7 @@ class AlgorithmSettings(_Section):
     """What is clustered by beside k-means, with as many clusters."""
 
     also: tuple[Further, ...] = ()
+    consensus: bool = False  # of all descriptors and algorithms
     covariance: Literal["auto", "full", "tied", "diag", "spherical"] = "auto"
     em_passes: Annotated[int, Field(ge=1, le=1_000)] = 30
     linkage: Literal["ward", "average", "complete"] = "ward"

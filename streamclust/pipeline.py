@@ -20,7 +20,7 @@ from streamclust.planning import Plan, Shape
 from streamclust.readers.case import Case, open_case
 from streamclust.reporting import collect
 from streamclust.reporting.refit import collect_refit, write_refit
-from streamclust.stages import algorithms, clusters, compare, fused, grids, maps, reduced, refit, strangeness
+from streamclust.stages import algorithms, clusters, compare, consensus, fused, grids, maps, reduced, refit, strangeness
 from streamclust.store.store import Store, create, open_store
 
 
@@ -137,10 +137,12 @@ def fit(job: Job) -> dict[str, str]:
 
 
 def _beside(job: Job, models: Mapping[str, str]) -> None:
-    """What follows from the k-means models: the further algorithms, and how far descriptors agree."""
+    """What follows from the k-means models: the further algorithms, how far all agree, and on what."""
     for model in models.values():
         algorithms.cluster_again(job, model)
-    compare.compare(job, models)
+    comparison = compare.compare(job, models)
+    if comparison and job.settings.algorithms.consensus:
+        consensus.agree(job, models, comparison)
 
 
 @one_blas_thread()
@@ -155,6 +157,8 @@ def predict(job: Job) -> dict[str, str]:
             seen[f"{descriptor} outliers"] = strangeness.predict(job, measured)
         if placed := newest("model", f"{descriptor}/map"):
             seen[f"{descriptor} map"] = maps.predict(job, placed)
+    if agreed := consensus.in_force(job, _fitted(job)):
+        seen["consensus"] = consensus.predict(job, agreed)
     if judged := newest("model", "outliers"):
         seen["outliers"] = fused.predict(job, judged)
     return {what: ", ".join(batches) or "up to date" for what, batches in seen.items()}

@@ -156,7 +156,7 @@ def agreement_heatmap(names: Sequence[str], matrix: ArrayLike, title: str = "") 
         raise InputError("agreement_heatmap", f"a matrix of shape {values.shape}", f"({d}, {d}), one row per name")
     longest = max(map(len, names), default=0)
     side = 0.7 * max(d, 2)
-    with drawing(side + 0.8 + 0.09 * longest, side + 0.5 + 0.05 * longest) as figure:
+    with drawing(side + 1.3 + 0.1 * longest, side + 0.5 + 0.05 * longest) as figure:
         axes = figure.add_subplot()
         shown = axes.imshow(values, cmap="cividis", vmin=0, vmax=1)
         axes.grid(visible=False)

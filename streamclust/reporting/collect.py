@@ -19,9 +19,12 @@ from streamclust.render import report_data as rd
 from streamclust.render.report import write_report
 from streamclust.reporting import strangest
 from streamclust.reporting.album import Album
+from streamclust.reporting.consensus import describe_consensus
 from streamclust.reporting.descriptors import describe
 from streamclust.reporting.images import draw_maps, draw_sheets
 from streamclust.reporting.incoming import incoming
+from streamclust.stages.compare import table_key
+from streamclust.stages.consensus import in_force
 
 
 def clusterings(job: Job) -> dict[str, str]:
@@ -71,6 +74,7 @@ def write(job: Job, maps: Mapping[str, bytes]) -> Path:
         warnings=tuple(job.journal.warnings),
         agreement=agreement,
         outliers=found,
+        sections=tuple(_consensus(job)),
         stages=tuple(
             rd.StageCost(
                 stage=s.name,
@@ -113,21 +117,32 @@ def _findings(job: Job, chapters: tuple[rd.DescriptorReport, ...], outliers: rd.
         yield outliers.sentence
 
 
+def _consensus(job: Job) -> Iterator[rd.Section]:
+    """What the clusterings agree upon, a row per cluster; nothing where nobody asked for it."""
+    model = in_force(job, clusterings(job))
+    if model is not None:
+        yield describe_consensus(job, model)
+
+
 def _agreement(job: Job) -> rd.Agreement | None:
     name = job.store.snapshot.newest("comparison", "comparison")
     if name is None:
         return None
     about = job.store.snapshot.entries[name].attributes
-    names = sorted({d for pair in about["pairs"] for d in pair})
     figures = []
     for kind, title in (("label", "chosen clusters"), ("fine", "fine clusters")):
+        names = list(dict.fromkeys(one for pair in about[kind] for one in pair))
+        if not names:
+            continue
         matrix = np.where(np.eye(len(names)) > 0, 1.0, np.nan)
-        for a, b in about["pairs"]:
-            value = counts.adjusted_mutual_info(job.store.read(name, f"{kind}/{a}-{b}"))
+        for a, b in about[kind]:
+            value = counts.adjusted_mutual_info(job.store.read(name, table_key(kind, (a, b))))
             i, j = names.index(a), names.index(b)
             matrix[i, j] = matrix[j, i] = value
         caption = "Adjusted mutual information: 0 is what chance gives, 1 the same clusters."
-        image = plots.agreement_heatmap(names, matrix, f"Agreement of the {title}")
+        plain = all(one.endswith("/kmeans") for one in names)
+        shown = [one.removesuffix("/kmeans") if plain else one.replace("/", " ") for one in names]
+        image = plots.agreement_heatmap(shown, matrix, f"Agreement of the {title}")
         figures.append(rd.Figure(title=f"Agreement of the {title}", image=image, caption=caption))
     sentence = " ".join(f"{key.replace('-', ' and ')}: {words}." for key, (_, words) in about["aligned"].items())
     return rd.Agreement(sentence=sentence, figures=tuple(figures))

@@ -71,7 +71,7 @@ def predict(job: Job, model: str) -> list[str]:
 def _model(job: Job, clustering: str, algorithm: str) -> str:
     store, about = job.store, job.store.snapshot.entries[clustering].attributes
     role, settings = f"{about['descriptor']}/{algorithm}", job.settings.algorithms
-    wanted = fingerprint(clustering, algorithm, settings.model_dump(exclude={"also"}))
+    wanted = fingerprint(clustering, algorithm, settings.model_dump(include=ALGORITHMS[algorithm].SETTINGS))
     known = up_to_date(job, "model", role, wanted, "inputs")
     if known is not None:
         return known

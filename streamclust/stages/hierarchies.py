@@ -21,6 +21,7 @@ from streamclust.store.store import Store
 Cuts = Mapping[int, NDArray[np.int32]]
 Means = Mapping[int, NDArray[np.float64]]
 NEIGHBORS = 10
+SETTINGS = {"linkage"}  # what a fit depends on
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,7 @@ from streamclust.stages.rules import Fitted
 from streamclust.store.rows import Rows
 from streamclust.store.store import Store
 
+SETTINGS = {"covariance", "em_passes"}  # what a fit depends on
 ENOUGH = 10  # rows per column and component for a full covariance
 
 
