@@ -72,6 +72,7 @@ class AlgorithmSettings(_Section):
     covariance: Literal["auto", "full", "tied", "diag", "spherical"] = "auto"
     em_passes: Annotated[int, Field(ge=1, le=1_000)] = 30
     linkage: Literal["ward", "average", "complete"] = "ward"
+    micro_clusters: Annotated[int, Field(ge=2, le=5_000)] = 1_000
 
 
 class OutlierSettings(_Section):

@@ -117,13 +117,13 @@ def _publish(job: Job, clustering: str, algorithm: str, addresses: Sequence[Rows
 
 
 def _addresses(job: Job, clustering: str, batches: Sequence[Batch]) -> list[Rows]:
-    """Reduced rows of the batches that k-means labelled, with its labels as ``kmeans`` and ``fine``."""
+    """Reduced rows of the batches that k-means labelled, with its labels as ``kmeans``."""
     store, found = job.store, list[Rows]()
     projection = store.snapshot.entries[clustering].attributes["parents"][0]
     for rows in reduced_rows(store, projection, batches):
         labels = labels_name(clustering, rows.batch)
         if labels in store.snapshot.entries:
-            found.append(rows.with_arrays(kmeans=store.array(labels, "label"), fine=store.array(labels, "fine")))
+            found.append(rows.with_arrays(kmeans=store.array(labels, "label")))
     return found
 
 
@@ -158,7 +158,7 @@ def add_spread(state: DaviesState | None, rows: Rows, means: NDArray[np.float64]
 
 def _label(rows: Rows, rule: Rule) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.int32]]:
     Z, valid = read_valid(rows)
-    found = rule.judge(Z, rows.read("fine")[valid])
+    found = rule.judge(Z)
     for array, values in found.items():
         every = np.full(len(rows), NO_VALUE if array == "label" else np.nan, KINDS[array])
         every[valid] = values

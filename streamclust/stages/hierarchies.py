@@ -1,4 +1,4 @@
-"""Agglomerative clustering of any number of rows: fine clusters of k-means are merged and carry their rows along."""
+"""Agglomerative clustering of any number of rows: micro-clusters of k-means are merged and carry their rows along."""
 
 from __future__ import annotations
 
@@ -10,57 +10,84 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamclust import metrics
+from streamclust.cluster import kmeans
+from streamclust.cluster.assign import assign
 from streamclust.cluster.hierarchy import agglomerate, cut_all, linkage_matrix
+from streamclust.cluster.restarts import restarts
 from streamclust.job import Job
 from streamclust.metrics import DaviesState, LabelSums
-from streamclust.stages.reduced import read_valid
+from streamclust.stages.reduced import load_sample, read_valid
 from streamclust.stages.rules import Fitted
+from streamclust.stages.sweep import add_lloyd, merge_lloyd
 from streamclust.store.rows import Rows
 from streamclust.store.store import Store
 
 Cuts = Mapping[int, NDArray[np.int32]]
 Means = Mapping[int, NDArray[np.float64]]
+Single = NDArray[np.float32]
+
+SETTINGS = {"linkage", "micro_clusters"}  # what a fit depends on
 NEIGHBORS = 10
-SETTINGS = {"linkage"}  # what a fit depends on
+PASSES = 2  # of Lloyd: micro-clusters need be small, not best
 
 
 @dataclass(frozen=True, eq=False)
 class Merged:
-    """The cluster of each fine cluster : (m,) int32."""
+    """The cluster of each micro-cluster : (m,) int32, and where these are : (m, p) float32."""
 
     of: NDArray[np.int32]
+    centers: Single
 
-    def judge(self, Z: NDArray[Any], fine: NDArray[Any]) -> dict[str, NDArray[Any]]:  # noqa: ARG002 -- see Rule
+    def judge(self, Z: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """See `streamclust.stages.rules.Rule`."""
-        return {"label": self.of[fine]}
+        return {"label": self.of[assign(Z, self.centers)[0]]}
 
 
 def fit(job: Job, clustering: str, addresses: Sequence[Rows]) -> Fitted:
-    """Merge the fine clusters, by their exact means and sizes, and judge every k of the sweep over all rows."""
-    store, linkage = job.store, job.settings.algorithms.linkage
-    about = store.snapshot.entries[clustering].attributes
-    sums = job.executor.fold(add_fine, addresses, metrics.merge, store.read(clustering, "fine/centers"), run=1)
+    """Merge micro-clusters by their exact means and sizes; every k of the sweep is judged over all rows."""
+    about, linkage = job.store.snapshot.entries[clustering].attributes, job.settings.algorithms.linkage
+    micro = _micro_clusters(job, about["parents"][0], addresses)
     neighbors = NEIGHBORS if linkage == "ward" else None  # under a graph the others chain
-    tree = agglomerate(sums.means, np.maximum(sums.counts, 1), linkage=linkage, neighbors=neighbors)
-    m = len(sums.counts)
+    tree = agglomerate(micro.sums.means, micro.counts, linkage=linkage, neighbors=neighbors)
+    m = len(micro.counts)
     cuts = cut_all(tree, sorted({min(k, m) for k in (*about["ks"], about["k"])}))
-    united = {k: unite(sums, of) for k, of in cuts.items()}
+    united = {k: unite(micro.sums, of) for k, of in cuts.items()}
     means = {k: found.means for k, found in united.items()}
-    spreads = job.executor.fold(add_spread, addresses, merge_spread, cuts, means, run=1)
+    spreads = job.executor.fold(add_spread, addresses, merge_spread, micro.centers, cuts, means, run=1)
     scores = [(metrics.calinski_harabasz(united[k]), metrics.davies_bouldin(spreads[k], means[k])) for k in cuts]
     k = min(int(about["k"]), m)
     arrays: dict[str, NDArray[Any]] = {
         "of": cuts[k],
+        "centers": micro.centers,
         "linkage": linkage_matrix(tree),
         "sweep/ks": np.array(list(cuts), np.int64),
         "sweep/scores": np.array(scores),
     }
-    return Fitted(Merged(cuts[k]), means[k], arrays, f"{linkage} linkage of the {m:,} fine clusters")
+    return Fitted(Merged(cuts[k], micro.centers), means[k], arrays, f"{linkage} linkage of {m:,} micro-clusters")
 
 
 def load(store: Store, model: str) -> Merged:
     """The rule of a stored model."""
-    return Merged(store.read(model, "of"))
+    return Merged(store.read(model, "of"), store.read(model, "centers"))
+
+
+def _micro_clusters(job: Job, projection: str, addresses: Sequence[Rows]) -> kmeans.LloydResult:
+    """Every distinct row where they are few enough, else k-means from a sample, with their exact sums."""
+    most = job.settings.algorithms.micro_clusters
+    sample = load_sample(job.store, projection).Z
+    start = np.unique(sample, axis=0)
+    if len(start) > most:
+        start = job.executor.map(start_micro, [most], sample, job.settings.seed)[0]
+
+    def fold(centers: dict[str, Single]) -> Mapping[str, kmeans.LloydState]:
+        return job.executor.fold(add_lloyd, addresses, merge_lloyd, centers, run=1)
+
+    return kmeans.lloyd(fold, {"": start}, PASSES)[""]
+
+
+def start_micro(k: int, sample: Single, seed: int) -> Single:
+    """Centres for k micro-clusters."""
+    return restarts(sample, [k], n_init=1, keep=1, seed=seed)[k][0]
 
 
 def unite(sums: LabelSums, of: NDArray[np.int32]) -> LabelSums:
@@ -76,18 +103,13 @@ def unite(sums: LabelSums, of: NDArray[np.int32]) -> LabelSums:
     return LabelSums(means, rows.astype(np.int64), np.zeros_like(means), squares)
 
 
-def add_fine(state: LabelSums | None, rows: Rows, centers: NDArray[np.float32]) -> LabelSums:
-    """One block's sums of its fine clusters."""
-    Z, valid = read_valid(rows)
-    found = metrics.label_sums_block(Z, rows.read("fine")[valid], centers)
-    return found if state is None else metrics.merge(state, found)
-
-
-def add_spread(state: dict[int, DaviesState] | None, rows: Rows, cuts: Cuts, means: Means) -> dict[int, DaviesState]:
+def add_spread(
+    state: dict[int, DaviesState] | None, rows: Rows, centers: Single, cuts: Cuts, means: Means
+) -> dict[int, DaviesState]:
     """One block's distances to the means of every cut."""
-    Z, valid = read_valid(rows)
-    fine = rows.read("fine")[valid]
-    found = {k: metrics.spread_block(Z, of[fine], means[k]) for k, of in cuts.items()}
+    Z = read_valid(rows)[0]
+    micro = assign(Z, centers)[0]
+    found = {k: metrics.spread_block(Z, of[micro], means[k]) for k, of in cuts.items()}
     return found if state is None else merge_spread(state, found)
 
 

@@ -28,7 +28,7 @@ class Posterior:
 
     mixture: Mixture
 
-    def judge(self, Z: NDArray[Any], fine: NDArray[Any]) -> dict[str, NDArray[Any]]:  # noqa: ARG002 -- see Rule
+    def judge(self, Z: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """See `streamclust.stages.rules.Rule`."""
         label, confidence, _ = mixture.posterior(Z, self.mixture)
         return {"label": label, "confidence": confidence}

@@ -14,11 +14,8 @@ Values = Mapping[str, NDArray[Any]]
 class Rule(Protocol):
     """Labels rows by a fitted algorithm; small enough to go to every task."""
 
-    def judge(self, Z: NDArray[Any], fine: NDArray[Any]) -> Values:
-        """``label`` (n,) int32, and maybe ``confidence`` (n,) float32, of valid reduced rows Z : (n, p).
-
-        ``fine`` : (n,) int32, the rows' fine clusters by the k-means that the algorithm was fitted beside.
-        """
+    def judge(self, Z: NDArray[Any]) -> Values:
+        """``label`` (n,) int32, and maybe ``confidence`` (n,) float32, of valid reduced rows Z : (n, p)."""
         ...
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import adjusted_rand_score, calinski_harabasz_score, davies_bouldin_score
 from sklearn.mixture import GaussianMixture
 
 from streamclust import pipeline
 from streamclust.blocks import Dask
+from streamclust.cluster.assign import assign
 from streamclust.cluster.hierarchy import agglomerate, cut
 from streamclust.errors import InputError
 from streamclust.ingest import ingest
@@ -22,7 +24,7 @@ from tests.faults import chunk_bytes, no_fsync
 
 N, D = 900, 12
 BOTH = ["mixture", "agglomerative"]
-SETTINGS = small(algorithms__also=BOTH, cluster__k=4, cluster__fine_k=40)
+SETTINGS = small(algorithms__also=BOTH, cluster__k=4)
 
 
 def rows_of(n=N):
@@ -49,19 +51,18 @@ def found(job, algorithm, array="label"):
         (
             store.read(reduced_name(projection, batch), "Z"),
             store.read(labels_name(kmeans, batch.name), "label"),
-            store.read(labels_name(kmeans, batch.name), "fine"),
             store.read(labels_name(model, batch.name), array),
         )
         for batch in store.batches
     ]
-    Z, label, fine, values = (np.concatenate(part) for part in zip(*parts, strict=True))
+    Z, label, values = (np.concatenate(part) for part in zip(*parts, strict=True))
     valid = label >= 0
     assert (values[~valid] == -2).all() if array == "label" else np.isnan(values[~valid]).all()
-    return Z[valid].astype(float), label[valid], fine[valid], values[valid], model
+    return Z[valid].astype(float), label[valid], values[valid], model
 
 
 def test_the_mixture_is_scikit_learn_s_from_the_same_start(fitted):
-    Z, label, _, ours, model = found(fitted, "mixture")
+    Z, label, ours, model = found(fitted, "mixture")
     about = fitted.store.snapshot.entries[model].attributes
     assert about["covariance_type"] == "full"
     parts = [Z[label == i] for i in range(4)]
@@ -74,24 +75,37 @@ def test_the_mixture_is_scikit_learn_s_from_the_same_start(fitted):
     assert adjusted_rand_score(theirs.predict(Z), ours) > 0.99
     assert about["bic"] == pytest.approx(theirs.bic(Z), rel=1e-4)
     assert about["aic"] == pytest.approx(theirs.aic(Z), rel=1e-4)
-    confidence = found(fitted, "mixture", "confidence")[3]
+    confidence = found(fitted, "mixture", "confidence")[2]
     np.testing.assert_allclose(np.sort(confidence), np.sort(theirs.predict_proba(Z).max(axis=1)), atol=0.02)
 
 
-def test_the_tree_is_that_of_the_fine_clusters_and_carries_their_rows(fitted):
-    Z, _, fine, ours, model = found(fitted, "agglomerative")
-    sizes = np.bincount(fine)
-    means = np.stack([Z[fine == i].mean(axis=0) for i in range(len(sizes))])
-    np.testing.assert_array_equal(ours, cut(agglomerate(means, sizes, neighbors=10), 4)[fine])
-    for k, (harabasz, bouldin) in zip(*(fitted.store.read(model, f"sweep/{x}") for x in ("ks", "scores")), strict=True):
-        labels = cut(agglomerate(means, sizes, neighbors=10), int(k))[fine]
+def test_of_few_rows_the_tree_is_scikit_learn_s(fitted):
+    Z, _, ours, _ = found(fitted, "agglomerative")
+    assert adjusted_rand_score(AgglomerativeClustering(4).fit_predict(Z), ours) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("linkage", ["ward", "average", "complete"])
+def test_micro_clusters_carry_their_rows_and_every_k_is_judged_over_all(tmp_path, linkage):
+    with no_fsync():
+        settings = small(algorithms__also=BOTH[1:], algorithms__linkage=linkage, algorithms__micro_clusters=40)
+        job = work(tmp_path / "s", write_case(tmp_path / "case", {"a": rows_of()}), settings)
+    Z, label, ours, model = found(job, "agglomerative")
+    centers = job.store.read(model, "centers")
+    assert len(centers) == 40
+    micro = assign(Z.astype(np.float32), centers)[0]
+    sizes = np.bincount(micro)
+    means = np.stack([Z[micro == i].mean(axis=0) for i in range(40)])
+    tree = agglomerate(means, sizes, linkage=linkage, neighbors=10 if linkage == "ward" else None)
+    np.testing.assert_array_equal(ours, cut(tree, label.max() + 1)[micro])
+    for k, (harabasz, bouldin) in zip(*(job.store.read(model, f"sweep/{x}") for x in ("ks", "scores")), strict=True):
+        labels = cut(tree, int(k))[micro]
         assert harabasz == pytest.approx(calinski_harabasz_score(Z, labels), rel=1e-4)
         assert bouldin == pytest.approx(davies_bouldin_score(Z, labels), rel=1e-4)
 
 
 @pytest.mark.parametrize("algorithm", BOTH)
 def test_labels_are_judged_over_all_rows_and_bear_the_ids_of_k_means(fitted, algorithm):
-    Z, label, _, ours, model = found(fitted, algorithm)
+    Z, label, ours, model = found(fitted, algorithm)
     about = fitted.store.snapshot.entries[model].attributes
     assert about["calinski_harabasz"] == pytest.approx(calinski_harabasz_score(Z, ours), rel=1e-4)
     assert about["davies_bouldin"] == pytest.approx(davies_bouldin_score(Z, ours), rel=1e-4)
@@ -111,7 +125,7 @@ def test_the_same_by_any_number_of_workers(fitted, tmp_path):
         pipeline.fit(job)
     for algorithm, arrays in (("mixture", ["label", "confidence"]), ("agglomerative", ["label"])):
         for array in arrays:
-            ours, theirs = (found(each, algorithm, array)[3] for each in (fitted, job))
+            ours, theirs = (found(each, algorithm, array)[2] for each in (fitted, job))
             np.testing.assert_array_equal(ours, theirs)
 
 
@@ -127,7 +141,7 @@ def test_a_day_is_labelled_by_the_frozen_models_and_a_refit_makes_new_ones(tmp_p
         assert said["a mixture"] == said["a agglomerative"] == "batches/000002-tue"
         assert beside(job, kmeans) == before
         for algorithm in BOTH:
-            Z, label, _, ours, _ = found(job, algorithm)
+            Z, label, ours, _ = found(job, algorithm)
             assert len(Z) == N - N // 50
             assert adjusted_rand_score(label, ours) > 0.9
         assert set(pipeline.predict(job).values()) == {"up to date"}
@@ -150,12 +164,12 @@ def test_asked_for_later_they_leave_k_means_as_it_is_and_the_same_again_does_not
     assert later.store.snapshot.number == number
 
 
-def test_few_rows_per_column_get_a_diagonal_covariance_and_few_fine_clusters_as_many_as_there_are(tmp_path):
+def test_few_rows_per_column_get_a_diagonal_covariance_and_few_micro_clusters_as_many_as_there_are(tmp_path):
     with no_fsync():
-        settings = small(algorithms__also=BOTH, cluster__k=4, cluster__fine_k=3, reduce__components=8)
+        settings = small(algorithms__also=BOTH, algorithms__micro_clusters=3, cluster__k=4, reduce__components=8)
         job = work(tmp_path / "s", write_case(tmp_path / "case", {"a": rows_of(120)}), settings)
     entries = job.store.snapshot.entries
-    mixture, tree = (found(job, algorithm)[4] for algorithm in BOTH)
+    mixture, tree = (found(job, algorithm)[3] for algorithm in BOTH)
     assert entries[mixture].attributes["covariance_type"] == "diag"
     assert entries[tree].attributes["clusters"] == 3
 
