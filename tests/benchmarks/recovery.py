@@ -1,0 +1,140 @@
+"""How much of known groups the algorithms find, beside scikit-learn's: `python -m tests.benchmarks.recovery`.
+
+The sets are real and lie outside the repository (STREAMCLUST_DATA); what is absent is left out. Ours are the stages'
+mathematics: restarts and exact passes, a mixture from there, and the tree of at most a thousand micro-clusters.
+"""
+
+from __future__ import annotations
+
+import csv
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from streamclust.cluster import kmeans, mixture
+from streamclust.cluster.assign import assign
+from streamclust.cluster.hierarchy import agglomerate, cut
+from streamclust.cluster.restarts import restarts
+from tests.conftest import SHARED_DATA
+from tests.real import vehicles
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+MICRO = 1_000
+FACTORS = {"view": "view_or_model", "colour": "color_pred", "type": "type_pred"}
+
+
+def ours(X: np.ndarray, k: int) -> dict[str, np.ndarray]:
+    """Labels (n,) by algorithm."""
+    Z = np.ascontiguousarray(X, np.float32)
+    starts = dict(enumerate(restarts(Z, [k])[k]))
+    found = kmeans.lloyd(lambda centers: kmeans.lloyd_block(Z, centers), starts, 100).values()
+    centers = min(found, key=lambda result: result.inertia).centers
+    label = assign(Z, centers)[0]
+    rows = np.unique(Z, axis=0)
+    micro = restarts(Z, [MICRO], n_init=1)[MICRO][0] if len(rows) > MICRO else rows
+    sums = kmeans.lloyd(lambda sets: kmeans.lloyd_block(Z, sets), {0: micro}, 2)[0]
+    tree = agglomerate(sums.sums.means, sums.counts)
+    return {
+        "k-means": label,
+        "mixture": _mixture(Z, label, centers),
+        "ward": cut(tree, k)[assign(Z, sums.centers)[0]],
+    }
+
+
+def _mixture(Z: np.ndarray, label: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    kind = "full" if len(Z) >= 10 * centers.size else "diag"
+    start = mixture.maximise(mixture.labelled_block(Z, label, centers, kind))
+    found = mixture.em(lambda sets: {key: mixture.mixture_block(Z, each) for key, each in sets.items()}, {0: start})[0]
+    return mixture.posterior(Z, found.mixture)[0]
+
+
+def theirs(X: np.ndarray, k: int) -> dict[str, np.ndarray]:
+    """The same by scikit-learn, in memory."""
+    from sklearn.cluster import AgglomerativeClustering, KMeans
+    from sklearn.mixture import GaussianMixture
+
+    kind = "full" if len(X) >= 10 * k * X.shape[1] else "diag"
+    return {
+        "k-means": KMeans(k, n_init=10, random_state=0).fit_predict(X),
+        "mixture": GaussianMixture(k, covariance_type=kind, random_state=0).fit_predict(X),
+        "ward": AgglomerativeClustering(k).fit_predict(X),
+    }
+
+
+def published(group: str, name: str, k: int) -> dict[str, np.ndarray]:
+    """Partitions that came with a set."""
+    results = SHARED_DATA / "gagolews" / "results"
+    paths = {"k-means": results / "sklearn_kmeans", "ward": results / "fastcluster_ward"}
+    found = {key: path / group / f"{name}.result{k}.gz" for key, path in paths.items()}
+    return {key: np.loadtxt(path, dtype=int, skiprows=1) for key, path in found.items() if path.exists()}
+
+
+def sets() -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
+    """Group, name, rows and reference labels (0 is noise) of each set."""
+    for path in sorted((SHARED_DATA / "gagolews" / "data").glob("*/*.data.gz")):
+        name, group = path.name.removesuffix(".data.gz"), path.parent.name
+        yield group, name, np.loadtxt(path, ndmin=2), np.loadtxt(path.with_name(f"{name}.labels0.gz"), dtype=int)
+
+
+def recovery() -> str:
+    """Mean adjusted Rand index at the true k, by group of sets."""
+    from sklearn.metrics import adjusted_rand_score
+
+    scores: dict[str, dict[tuple[str, str], list[float]]] = {}
+    for group, name, X, truth in sets():
+        k, known = int(truth.max()), truth > 0
+        for who, found in (
+            ("ours", ours(X, k)),
+            ("scikit-learn", theirs(X, k)),
+            ("published", published(group, name, k)),
+        ):
+            for algorithm, label in found.items():
+                value = float(adjusted_rand_score(truth[known], label[known]))
+                for where in (group, "all"):
+                    scores.setdefault(where, {}).setdefault((algorithm, who), []).append(value)
+    columns = sorted({key for found in scores.values() for key in found})
+    rows = [[where, *(f"{np.mean(found[key]):.3f}" for key in columns)] for where, found in scores.items()]
+    return _markdown("mean adjusted Rand index at the true k", ["sets", *(f"{a}, {w}" for a, w in columns)], rows)
+
+
+def of_vehicles() -> str:
+    """Normalised mutual information with what is known of real vehicle pictures, by descriptor and algorithm."""
+    from sklearn.metrics import normalized_mutual_info_score
+
+    _, descriptors = vehicles()
+    truth = _truth(SHARED_DATA / "vehicles" / "base" / "truth.csv")
+    rows = []
+    for descriptor, Z in descriptors.items():
+        for algorithm, label in ours(Z, 20).items():
+            values = [normalized_mutual_info_score(of[of != ""], label[of != ""]) for of in truth.values()]
+            rows.append([descriptor, algorithm, *(f"{value:.3f}" for value in values)])
+    return _markdown("6,080 vehicles, k = 20: normalised mutual information", ["descriptor", "algorithm", *truth], rows)
+
+
+def _truth(path: Path) -> dict[str, np.ndarray]:
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = {name: np.array([row[column] for row in rows]) for name, column in FACTORS.items()}
+    found["view"][~np.char.startswith(found["view"], "GTI")] = ""  # elsewhere that column names a model
+    return found
+
+
+def _markdown(title: str, head: list[str], rows: list[list[str]]) -> str:
+    lines = [f"### {title}", "", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def main() -> None:
+    warnings.simplefilter("ignore")  # peers' warnings of convergence
+    if (SHARED_DATA / "gagolews").is_dir():
+        print(recovery(), end="\n\n", flush=True)
+    if (SHARED_DATA / "vehicles").is_dir():
+        print(of_vehicles(), flush=True)
+
+
+if __name__ == "__main__":
+    main()
