@@ -15,6 +15,9 @@ _HOMES = {
     "Settings": ("streamclust.config", "Settings"),
     "load_settings": ("streamclust.config", "load_settings"),
     "label_with": ("streamclust.estimators", "label_with"),
+    "StreamingPCA": ("streamclust.streaming.pca", "StreamingPCA"),
+    "StreamingKMeans": ("streamclust.streaming.kmeans", "StreamingKMeans"),
+    "StreamingGaussianMixture": ("streamclust.streaming.mixture", "StreamingGaussianMixture"),
     "draw_case": ("streamclust.demo", "draw_case"),
     "StreamclustError": ("streamclust.errors", "StreamclustError"),
     "InputError": ("streamclust.errors", "InputError"),
@@ -34,6 +37,9 @@ if TYPE_CHECKING:
     from streamclust.pipeline import plan_for as plan
     from streamclust.store.store import Store
     from streamclust.store.store import open_store as open  # as zarr.open: the word users expect
+    from streamclust.streaming.kmeans import StreamingKMeans
+    from streamclust.streaming.mixture import StreamingGaussianMixture
+    from streamclust.streaming.pca import StreamingPCA
 
 
 def __getattr__(name: str) -> Any:

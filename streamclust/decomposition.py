@@ -98,10 +98,10 @@ def transform(projection: Projection, X: NDArray[Any]) -> Reduced:
     return Reduced(rows, np.sqrt(norm).astype(np.float32), residual.astype(np.float32))
 
 
-def scaled(projection: Projection, X: NDArray[Any]) -> NDArray[np.float32]:
-    """``X`` less the mean, in scaled units; what :func:`find_range` multiplies with."""
-    deviations = X.astype(np.float32) - projection.mean.astype(np.float32)
-    return np.asarray(deviations / projection.affine.scale.astype(np.float32))
+def scaled(projection: Projection, X: NDArray[Any]) -> NDArray[Any]:
+    """``X`` less the mean, in scaled units, as float64 where ``X`` is; what :func:`find_range` multiplies with."""
+    dtype = np.float64 if X.dtype == np.float64 else np.float32
+    return np.asarray((X.astype(dtype) - projection.mean.astype(dtype)) / projection.affine.scale.astype(dtype))
 
 
 def range_block(projection: Projection, X: NDArray[Any], basis: NDArray[np.float32]) -> F8:

@@ -1,4 +1,4 @@
-"""Mean, scatter and range of a descriptor, folded block by block in float32 GEMM and float64 sums."""
+"""Mean, scatter and range of a descriptor, folded block by block in the rows' own precision and float64 sums."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class Moments:
     n : number of rows.
     mean, m2, min, max : (d,) float64; ``m2`` is the sum of squared deviations from the mean.
     scatter : (d, d) float64, lower triangle of the sum of outer products of deviations; ``None`` where not kept.
+    eps : the coarsest relative rounding among the rows, of float32 or float64.
     """
 
     n: int
@@ -26,6 +27,7 @@ class Moments:
     min: F8
     max: F8
     scatter: F8 | None
+    eps: float = float(np.finfo(np.float32).eps)
 
     @property
     def variance(self) -> F8:
@@ -35,33 +37,33 @@ class Moments:
         """
         variance = self.m2 / max(self.n, 1)
         largest = np.maximum(np.abs(self.min), np.abs(self.max)) if self.n else np.zeros_like(variance)
-        noise = (8 * np.finfo(np.float32).eps * largest) ** 2
+        noise = (8 * self.eps * largest) ** 2
         return np.where(variance <= noise, 0.0, variance)
 
 
 def identity(d: int, *, scatter: bool) -> Moments:
     """The moments of no rows of ``d`` features."""
-    return Moments(
-        0, np.zeros(d), np.zeros(d), np.full(d, np.inf), np.full(d, -np.inf), np.zeros((d, d)) if scatter else None
-    )
+    zeros, most = np.zeros(d), np.full(d, np.inf)
+    return Moments(0, zeros, zeros, most, -most, np.zeros((d, d)) if scatter else None, 0.0)
 
 
 def from_block(X: NDArray[Any], *, scatter: bool) -> Moments:
-    """Moments of a block ``X : (n, d)`` float16 or float32 of finite rows."""
+    """Moments of a block ``X : (n, d)`` float16, float32 or float64 of finite rows."""
     return accumulate(identity(X.shape[1], scatter=scatter), X)
 
 
 def accumulate(state: Moments, X: NDArray[Any]) -> Moments:
     """The moments of ``state``'s rows and of ``X : (n, d)``; reuses ``state.scatter``'s memory, for a fold's own state.
 
-    Deviations are taken from the block's mean rounded to float32, so that no offset cancels, and corrected in float64.
+    Deviations are taken from the block's mean rounded as the rows are, so that no offset cancels, and corrected in
+    float64. Only float64 rows are worked on in float64.
     """
     n = len(X)
     if n == 0:
         return state
-    X = X.astype(np.float32, copy=False)
+    X = X.astype(np.float64 if X.dtype == np.float64 else np.float32, copy=False)
     mean = X.mean(axis=0, dtype=np.float64)
-    center = mean.astype(np.float32)
+    center = mean.astype(X.dtype)
     deviations = X - center
     shift = mean - center
     squares = np.einsum("ij,ij->j", deviations, deviations, dtype=np.float64)
@@ -72,16 +74,18 @@ def accumulate(state: Moments, X: NDArray[Any]) -> Moments:
         X.min(axis=0).astype(np.float64),
         X.max(axis=0).astype(np.float64),
         None,
+        float(np.finfo(X.dtype).eps),
     )
     gram = None if state.scatter is None else _gram(deviations)
     return _join(state, block, gram, shift)
 
 
-def _gram(deviations: NDArray[np.float32]) -> NDArray[np.float32]:
-    from scipy.linalg.blas import ssyrk
+def _gram(deviations: NDArray[Any]) -> NDArray[Any]:
+    from scipy.linalg.blas import dsyrk, ssyrk
 
-    # ssyrk reads Fortran order: the transpose of a C block is that without a copy, and half the arithmetic is saved.
-    return np.asarray(ssyrk(1.0, deviations.T, lower=0).T)
+    # syrk reads Fortran order: the transpose of a C block is that without a copy, and half the arithmetic is saved.
+    syrk = dsyrk if deviations.dtype == np.float64 else ssyrk
+    return np.asarray(syrk(1.0, deviations.T, lower=0).T)
 
 
 def merge(a: Moments, b: Moments) -> Moments:
@@ -111,6 +115,7 @@ def _join(a: Moments, b: Moments, products: NDArray[Any] | None, shift: F8) -> M
         np.minimum(a.min, b.min),
         np.maximum(a.max, b.max),
         a.scatter,
+        max(a.eps, b.eps),
     )
 
 

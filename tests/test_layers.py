@@ -19,7 +19,7 @@ ROOMS = [
     ["blocks", "journal", "readers"],
     ["store"],
     ["job"],
-    ["images", "exporting", "estimators"],
+    ["images", "exporting", "estimators", "streaming"],
     ["ingest"],
     ["stages"],
     ["render"],

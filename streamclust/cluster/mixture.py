@@ -6,7 +6,7 @@ Learning (2006), chapter 9. Parameters, M-step and convergence are those of scik
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from streamclust.cluster.gaussians import Components, CovarianceType, Sums, normalise, precisions_cholesky, tiles
 
 __all__ = ["CovarianceType", "Mixture", "MixtureResult", "MixtureState", "em", "identity"]
-__all__ += ["labelled_block", "maximise", "merge", "mixture_block", "posterior"]
+__all__ += ["labelled_block", "log_density", "maximise", "merge", "mixture_block", "posterior", "responsibilities"]
 
 Float = NDArray[np.floating[Any]]
 Doubles = NDArray[np.float64]
@@ -144,11 +144,10 @@ def merge(a: MixtureState, b: MixtureState) -> MixtureState:
 
 def mixture_block(Z: Float, mixture: Mixture) -> MixtureState:
     """One block's part of an E-step: Z : (n, p) float32, finite. Beside the state it holds a few MiB, whatever n."""
-    sums, components, total = Sums(mixture.covariance_type, mixture.means), _components(mixture), 0.0
-    for _, tile in tiles(Z, mixture.means):
-        log_density, responsibilities = normalise(components.log_joint(tile))
-        sums.add(tile, responsibilities)
-        total += float(log_density.sum())
+    sums, total = Sums(mixture.covariance_type, mixture.means), 0.0
+    for _, tile, density, shares in _expect(Z, mixture):
+        sums.add(tile, shares)
+        total += float(density.sum())
     return _state(sums, len(Z), total)
 
 
@@ -245,18 +244,36 @@ def posterior(Z: Float, mixture: Mixture) -> tuple[Labels, NDArray[np.float32], 
     labels : (n,) int32. confidence : (n,) float32, the component's posterior probability. log_density : (n,) float32,
         the lowest float32 where it is lower still.
     """
-    labels, components = np.empty(len(Z), np.int32), _components(mixture)
+    labels = np.empty(len(Z), np.int32)
     confidence, density = np.empty(len(Z), np.float32), np.empty(len(Z), np.float32)
-    for rows, tile in tiles(Z, mixture.means):
-        log_density, responsibilities = normalise(components.log_joint(tile))
-        labels[rows] = responsibilities.argmax(axis=0)
-        confidence[rows] = responsibilities.max(axis=0)
-        density[rows] = np.maximum(log_density, np.finfo(np.float32).min)
+    for rows, _, found, shares in _expect(Z, mixture):
+        labels[rows] = shares.argmax(axis=0)
+        confidence[rows] = shares.max(axis=0)
+        density[rows] = np.maximum(found, np.finfo(np.float32).min)
     return labels, confidence, density
 
 
-def _components(mixture: Mixture) -> Components:
-    return Components(mixture.covariance_type, mixture.weights, mixture.means, mixture.precisions_cholesky)
+def log_density(Z: Float, mixture: Mixture) -> Doubles:
+    """Log density of every row of Z : (n, p), finite : (n,)."""
+    found = np.empty(len(Z))
+    for rows, _, density, _ in _expect(Z, mixture):
+        found[rows] = density
+    return found
+
+
+def responsibilities(Z: Float, mixture: Mixture) -> Doubles:
+    """Posterior probability of every component at every row of Z : (n, p), finite : (n, k)."""
+    found = np.empty((len(Z), len(mixture.weights)))
+    for rows, _, _, shares in _expect(Z, mixture):
+        found[rows] = shares.T
+    return found
+
+
+def _expect(Z: Float, mixture: Mixture) -> Iterator[tuple[slice, Doubles, Doubles, Doubles]]:
+    """Walk over Z : rows, the m rows about an origin, their log densities : (m,), responsibilities : (k, m)."""
+    components = Components(mixture.covariance_type, mixture.weights, mixture.means, mixture.precisions_cholesky)
+    for rows, tile in tiles(Z, mixture.means):
+        yield rows, tile, *normalise(components.log_joint(tile))
 
 
 def _state(sums: Sums, n: int, log_likelihood: float) -> MixtureState:

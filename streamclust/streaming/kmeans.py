@@ -1,0 +1,195 @@
+"""k-means over rows that need not fit in memory, in scikit-learn's form: exact Lloyd passes from starts on a sample."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval
+from sklearn.utils.validation import check_is_fitted
+
+from streamclust.cluster import kmeans
+from streamclust.cluster.assign import assign
+from streamclust.cluster.restarts import restarts
+from streamclust.streaming.rows import Rows, each_row, rows_of
+
+Centers = NDArray[np.float32]
+_POSITIVE = Interval(Integral, 1, None, closed="left")
+
+
+class StreamingKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[misc]
+    """k-means: many restarts on a sample, then Lloyd's algorithm over all rows, a block at a time.
+
+    Parameters
+    ----------
+    n_clusters : int
+        Clusters. Where X has fewer distinct rows there are as many as those, none empty, and a ConvergenceWarning.
+    n_init : int
+        Restarts on the sample; 2 for more than 100 clusters, whose local optima differ little.
+    max_iter : int
+        Passes over all rows that may improve the centres.
+    tol : float
+        The search ends when the squared moves of all centres add up to at most ``tol`` x inertia / n.
+    random_state : int, RandomState or None
+        Of the sample and the restarts.
+    sample_rows : int
+        Rows at hand for the restarts.
+
+    Attributes
+    ----------
+    cluster_centers_ : (k, d) float32, largest cluster first. labels_ : (n,) int32, lazy where X was a dask array;
+        equal to ``predict(X)``. inertia_ : float, sum of squared distances to the centres. n_iter_ : int, passes,
+        those included that measured the final centres. n_features_in_, feature_names_in_ : as in scikit-learn.
+
+    Notes
+    -----
+    X : (n, d) is an array or a dask array, of which only blocks are in memory; a dask array is computed once in each
+    pass, so persist it where it fits. Rows count as float32. Source: Lloyd, IEEE Trans. Inf. Theory 28 (1982) 129-137;
+    starts as in `streamclust.cluster.restarts`.
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "n_clusters": [_POSITIVE],
+        "n_init": [_POSITIVE],
+        "max_iter": [_POSITIVE],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "random_state": ["random_state"],
+        "sample_rows": [_POSITIVE],
+    }
+
+    def __init__(
+        self,
+        n_clusters: int = 8,
+        *,
+        n_init: int = 12,
+        max_iter: int = 100,
+        tol: float = 1e-4,
+        random_state: Any = None,
+        sample_rows: int = 20_000,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.n_init = n_init
+        self.max_iter = max_iter
+        self.tol = tol
+        self.random_state = random_state
+        self.sample_rows = sample_rows
+
+    def fit(self, X: Any, y: Any = None) -> StreamingKMeans:  # noqa: ARG002 -- scikit-learn's signature
+        """The clusters of X : (n, d).
+
+        Raises
+        ------
+        ValueError
+            As `rows_of`, or n is below n_clusters.
+        """
+        self._validate_params()
+        rows = self._enough(rows_of(self, X, reset=True, dtype=np.float32))
+        found = lloyd(rows, self._start(rows), self.max_iter, self.tol)
+        if len(found.centers) < self.n_clusters:
+            text = (
+                f"Number of distinct clusters ({len(found.centers)}) found smaller than n_clusters ({self.n_clusters})."
+            )
+            warnings.warn(f"{text} Possibly due to duplicate points in X.", ConvergenceWarning, stacklevel=2)
+        self.cluster_centers_ = found.centers
+        self.inertia_, self.n_iter_ = found.inertia, found.n_iter
+        self.labels_ = self.predict(X)
+        self._chain: Any = None
+        return self
+
+    def partial_fit(self, X: Any, y: Any = None) -> StreamingKMeans:  # noqa: ARG002 -- scikit-learn's signature
+        """Move the centres by minibatches of X : (n, d) in its order, as scikit-learn's MiniBatchKMeans does.
+
+        The first call starts from a sample of its rows, or from the centres of a fit before; afterwards ``labels_`` are
+        those of X, and ``inertia_`` and ``n_iter_`` are of an earlier fit, if any.
+
+        Raises
+        ------
+        ValueError
+            As `rows_of`, or the first piece has fewer rows than clusters.
+        """
+        self._validate_params()
+        fitted = hasattr(self, "cluster_centers_")
+        rows = rows_of(self, X, reset=not fitted, dtype=np.float32)
+        chain = getattr(self, "_chain", None)
+        if chain is None:
+            start = self.cluster_centers_ if fitted else self._start(self._enough(rows))
+            chain = kmeans.minibatch_start({0: start}, rows.sample(max(len(start), kmeans.MINIBATCH), 0))
+            self._enough(rows, len(start))
+        self._chain = rows.chain(kmeans.minibatch_step, chain)
+        self.cluster_centers_ = kmeans.minibatch_centers(self._chain)[0]
+        self.labels_ = self.predict(X)
+        return self
+
+    def predict(self, X: Any) -> Any:
+        """The nearest centre of every row of X : (n, d), as (n,) int32; lazy for a dask array."""
+        check_is_fitted(self)
+        return each_row(self, X, _labels, self.cluster_centers_, dtype=np.float32, out=np.int32)
+
+    def transform(self, X: Any) -> Any:
+        """Distances of X : (n, d) to every centre, (n, k) float32 for float32, else float64; lazy for a dask array."""
+        check_is_fitted(self)
+        return each_row(self, X, _distances, self.cluster_centers_, out=None, columns=self._n_features_out)
+
+    def score(self, X: Any, y: Any = None) -> float:  # noqa: ARG002 -- scikit-learn's signature
+        """Minus the sum of squared distances of X : (n, d) to their nearest centres."""
+        check_is_fitted(self)
+        rows = rows_of(self, X, reset=False, dtype=np.float32)
+        return -rows.fold(_inertia, float.__add__, self.cluster_centers_)
+
+    def _enough(self, rows: Rows, wanted: int | None = None) -> Rows:
+        wanted = wanted or self.n_clusters
+        if rows.shape[0] < wanted:
+            raise ValueError(f"n_samples={rows.shape[0]} should be >= n_clusters={wanted}.")
+        return rows
+
+    def _start(self, rows: Rows) -> Centers:
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        return start(rows, self.n_clusters, seed, self.n_init, self.sample_rows)
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.cluster_centers_)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+def start(rows: Rows, k: int, seed: int, n_init: int = 12, sample_rows: int = 20_000) -> Centers:
+    """The best of ``n_init`` restarts on a sample of rows that are read as float32 : (k, d)."""
+    return restarts(rows.sample(sample_rows, seed), [k], n_init=n_init, keep=1, seed=seed)[k][0]
+
+
+def lloyd(rows: Rows, centers: Centers, max_iter: int = 100, tol: float = 1e-4) -> kmeans.LloydResult:
+    """Lloyd's algorithm from these centres over rows that are read as float32."""
+
+    def fold(sets: Mapping[int, Centers]) -> Mapping[int, kmeans.LloydState]:
+        return rows.fold(kmeans.lloyd_block, _merge, sets)
+
+    return kmeans.lloyd(fold, {0: centers}, max_iter, tol)[0]
+
+
+def _merge(a: Mapping[int, kmeans.LloydState], b: Mapping[int, kmeans.LloydState]) -> dict[int, kmeans.LloydState]:
+    return {key: kmeans.merge(a[key], b[key]) for key in a}
+
+
+def _labels(X: Centers, centers: Centers) -> NDArray[np.int32]:
+    return assign(X, centers)[0]
+
+
+def _inertia(X: Centers, centers: Centers) -> float:
+    return float(assign(X, centers)[1].sum())
+
+
+def _distances(X: NDArray[Any], centers: Centers) -> NDArray[np.float64]:
+    from scipy.spatial.distance import cdist
+
+    return np.asarray(cdist(X, centers))  # by differences: 0 on a centre, under any offset
