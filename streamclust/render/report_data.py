@@ -261,13 +261,31 @@ class StageCost:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Strip:
+    """A few pictures under a heading."""
+
+    heading: str
+    thumbs: tuple[Thumb, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """Pictures of one group of images, such as a cluster, in strips side by side."""
+
+    name: str
+    note: str
+    strips: tuple[Strip, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Section:
-    """A further section, e.g. what changed since yesterday: paragraphs, then figures, then tables."""
+    """A further section, e.g. what changed since yesterday: paragraphs, then figures, tables and pictures."""
 
     title: str
     paragraphs: tuple[str, ...] = ()
     figures: tuple[Figure, ...] = ()
     tables: tuple[Table, ...] = ()
+    groups: tuple[Pictures, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

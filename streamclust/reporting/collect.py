@@ -74,7 +74,7 @@ def write(job: Job, maps: Mapping[str, bytes]) -> Path:
         warnings=tuple(job.journal.warnings),
         agreement=agreement,
         outliers=found,
-        sections=tuple(_consensus(job)),
+        sections=tuple(_consensus(job, album)),
         stages=tuple(
             rd.StageCost(
                 stage=s.name,
@@ -117,11 +117,11 @@ def _findings(job: Job, chapters: tuple[rd.DescriptorReport, ...], outliers: rd.
         yield outliers.sentence
 
 
-def _consensus(job: Job) -> Iterator[rd.Section]:
+def _consensus(job: Job, album: Album) -> Iterator[rd.Section]:
     """What the clusterings agree upon, a row per cluster; nothing where nobody asked for it."""
     model = in_force(job, clusterings(job))
     if model is not None:
-        yield describe_consensus(job, model)
+        yield describe_consensus(job, model, album)
 
 
 def _agreement(job: Job) -> rd.Agreement | None:

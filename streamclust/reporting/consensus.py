@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from streamclust.cluster.consensus import Ballot
 from streamclust.job import Job
-from streamclust.render.report_data import Section, Table
+from streamclust.render.report_data import Pictures, Section, Strip, Table
+from streamclust.reporting.album import Album
+from streamclust.reporting.descriptors import STRIP, strip
 from streamclust.stages.names import cluster_ids
 
 SHOWN = 30  # clusters
@@ -19,8 +21,8 @@ ALL = 0.8  # the mean confidence from which the clusterings agree
 Called = tuple[str, tuple[int, ...], NDArray[np.float64]]
 
 
-def describe_consensus(job: Job, model: str) -> Section:
-    """Every cluster with its size, its confidence and what the clusterings call it; the weights."""
+def describe_consensus(job: Job, model: str, album: Album) -> Section:
+    """Every cluster with its size, its confidence, what the clusterings call it and pictures; the weights."""
     store, about = job.store, job.store.snapshot.entries[model].attributes
     ballot = Ballot(tuple(about["sizes"]), tuple(about["weights"]))
     counts, confidence = store.read(model, "counts"), store.read(model, "confidence")
@@ -58,7 +60,21 @@ def describe_consensus(job: Job, model: str) -> Section:
                 caption="A clustering weighs as much as it agrees with the others.",
             ),
         ),
+        groups=_groups(job, model, album, ids),
     )
+
+
+def _groups(job: Job, model: str, album: Album, ids: Sequence[int]) -> tuple[Pictures, ...]:
+    """Pictures of each cluster: where the clusterings agree, and where they do not."""
+    headings = {"nearest": "All agree", "random": "At random", "farthest": "They disagree most"}
+    members = {kind: job.store.read(model, f"members/{kind}")[:SHOWN, :STRIP] for kind in headings}
+    album.fetch(row for rows in members.values() for row in album.rows_of(rows.ravel()))
+    found = []
+    for i, confidence in enumerate(job.store.read(model, "confidence")[:SHOWN]):
+        strips = tuple(Strip(heading=headings[kind], thumbs=strip(album, rows[i])) for kind, rows in members.items())
+        if any(each.thumbs for each in strips):
+            found.append(Pictures(name=str(ids[i]), note=f"confidence {confidence:.0%}", strips=strips))
+    return tuple(found)
 
 
 def _words(cluster: int, called: Sequence[Called]) -> str:

@@ -125,9 +125,9 @@ def _clusters(job: Job, clustering: str, album: Album) -> tuple[Cluster, ...]:
             name=called.get(ids[i], ""),
             size=int(size),
             share=float(size / sizes.sum()),
-            nearest=_strip(album, strips["nearest"][i]),
-            random=_strip(album, strips["random"][i]),
-            farthest=_strip(album, strips["farthest"][i]),
+            nearest=strip(album, strips["nearest"][i]),
+            random=strip(album, strips["random"][i]),
+            farthest=strip(album, strips["farthest"][i]),
         )
         for i, size in enumerate(sizes)
     )
@@ -136,7 +136,8 @@ def _clusters(job: Job, clustering: str, album: Album) -> tuple[Cluster, ...]:
 _KINDS = ("nearest", "random", "farthest")
 
 
-def _strip(album: Album, ids: np.ndarray[Any, Any]) -> tuple[Thumb, ...]:
+def strip(album: Album, ids: np.ndarray[Any, Any]) -> tuple[Thumb, ...]:
+    """Pictures of rows that the album has fetched; none where none has a picture."""
     thumbs = tuple(album.thumb(row) for row in album.rows_of(ids))
     return thumbs if any(thumb.image or thumb.problem != "no picture" for thumb in thumbs) else ()
 

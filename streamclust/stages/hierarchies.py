@@ -57,8 +57,9 @@ def fit(job: Job, clustering: str, addresses: Sequence[Rows]) -> Fitted:
     scores = [(metrics.calinski_harabasz(united[k]), metrics.davies_bouldin(spreads[k], means[k])) for k in cuts]
     k = min(int(about["k"]), m)
     arrays: dict[str, NDArray[Any]] = {
-        "of": cuts[k],
-        "centers": micro.centers,
+        "micro/of": cuts[k],
+        "micro/centers": micro.centers,
+        "micro/counts": micro.counts,
         "linkage": linkage_matrix(tree),
         "sweep/ks": np.array(list(cuts), np.int64),
         "sweep/scores": np.array(scores),
@@ -68,7 +69,7 @@ def fit(job: Job, clustering: str, addresses: Sequence[Rows]) -> Fitted:
 
 def load(store: Store, model: str) -> Merged:
     """The rule of a stored model."""
-    return Merged(store.read(model, "of"), store.read(model, "centers"))
+    return Merged(store.read(model, "micro/of"), store.read(model, "micro/centers"))
 
 
 def _micro_clusters(job: Job, projection: str, addresses: Sequence[Rows]) -> kmeans.LloydResult:

@@ -50,7 +50,7 @@ def fit(job: Job, clustering: str, addresses: Sequence[Rows]) -> Fitted:
     return Fitted(
         Posterior(fitted),
         fitted.means,
-        {"weights": fitted.weights, "means": fitted.means, "covariances": fitted.covariances},
+        {"weights": fitted.weights, "centers": fitted.means, "covariances": fitted.covariances},
         f"{kind} covariance, {ended} after {found.n_iter} steps of EM; BIC {found.bic:,.0f}, AIC {found.aic:,.0f}",
         {"covariance_type": kind, "bic": found.bic, "aic": found.aic, "converged": found.converged},
     )
@@ -58,7 +58,7 @@ def fit(job: Job, clustering: str, addresses: Sequence[Rows]) -> Fitted:
 
 def load(store: Store, model: str) -> Posterior:
     """The rule of a stored model."""
-    parts = (store.read(model, name) for name in ("weights", "means", "covariances"))
+    parts = (store.read(model, name) for name in ("weights", "centers", "covariances"))
     return Posterior(Mixture.of(store.snapshot.entries[model].attributes["covariance_type"], *parts))
 
 

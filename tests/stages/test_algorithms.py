@@ -90,7 +90,7 @@ def test_micro_clusters_carry_their_rows_and_every_k_is_judged_over_all(tmp_path
         settings = small(algorithms__also=BOTH[1:], algorithms__linkage=linkage, algorithms__micro_clusters=40)
         job = work(tmp_path / "s", write_case(tmp_path / "case", {"a": rows_of()}), settings)
     Z, label, ours, model = found(job, "agglomerative")
-    centers = job.store.read(model, "centers")
+    centers = job.store.read(model, "micro/centers")
     assert len(centers) == 40
     micro = assign(Z.astype(np.float32), centers)[0]
     sizes = np.bincount(micro)

@@ -12,7 +12,7 @@ from streamclust.ingest import ingest
 from streamclust.readers.case import open_case
 from streamclust.reporting.album import Album
 from streamclust.stages import grids
-from tests.cases import job_on, matrices, write_case
+from tests.cases import job_on, matrices, small, write_case
 from tests.faults import no_fsync
 
 DAYS = ("2026-01-01", "2026-01-02")
@@ -37,9 +37,9 @@ def day_case(folder, seed: int, name: str):
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
-    """Two days fitted, scored, placed, counted, with kept thumbnails and a report's folder; and their cases."""
+    """Two days fitted by every algorithm, scored, placed, counted, with kept thumbnails and a report's folder."""
     root = tmp_path_factory.mktemp("whole")
-    job = job_on(root / "s")
+    job = job_on(root / "s", small(algorithms__also=["mixture", "agglomerative"], algorithms__consensus=True))
     with no_fsync():
         for seed, day in enumerate(DAYS):
             ingest(job, open_case(day_case(root / "cases", seed, day)))
