@@ -49,6 +49,7 @@ class ClusterSettings(_Section):
     seeds: Annotated[int, Field(ge=1, le=32)] = 3
     restarts: Annotated[int, Field(ge=1, le=100)] = 12
     passes: Annotated[int, Field(ge=1, le=300)] = 6
+    halves: Annotated[int, Field(ge=0, le=50)] = 6  # of the sample, clustered apart to see how stable each k is
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

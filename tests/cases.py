@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,7 @@ SMALL: dict[str, Any] = {
     "cluster.seeds": 1,
     "cluster.restarts": 2,
     "cluster.passes": 4,
+    "cluster.halves": 0,
     "outliers.subsamples": 3,
     "outliers.subsample_rows": 100,
     "outliers.noise_rows": 100,
@@ -51,12 +53,12 @@ def small(**overrides: Any) -> Settings:
 def small_toml(folder: Path, **overrides: Any) -> Path:
     """The same as a settings file."""
     settings = small(**overrides).model_dump(mode="json", exclude_none=True)
-    lines = [f"{key} = {value!r}" for key, value in settings.items() if not isinstance(value, dict)]
+    lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items() if not isinstance(value, dict)]
     for section, values in settings.items():
         if isinstance(values, dict):
-            lines += [f"[{section}]", *(f"{key} = {value!r}" for key, value in values.items())]
+            lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
     path = folder / "small.toml"
-    path.write_text("\n".join(lines).replace("'", '"') + "\n")
+    path.write_text("\n".join(lines) + "\n")
     return path
 
 

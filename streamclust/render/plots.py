@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike, NDArray
 
-BLUE, GREEN, VERMILION, GREY = "#0072b2", "#009e73", "#d55e00", "#767c86"
+BLUE, GREEN, VERMILION, PURPLE, GREY = "#0072b2", "#009e73", "#d55e00", "#9a4f80", "#767c86"
 INK, RULE = "#1b1e24", "#e3e6ea"
 STYLE: Any = {
     "font.family": "DejaVu Sans",
@@ -44,16 +44,28 @@ STYLE: Any = {
 DPI = 160
 
 
-def k_curves(ks: Sequence[int], ch: ArrayLike, db: ArrayLike, inertia: ArrayLike, chosen: int) -> bytes:
-    """Calinski-Harabasz, Davies-Bouldin and inertia against k, with the chosen k marked. NaN scores are left out."""
-    panels = (
+def k_curves(
+    ks: Sequence[int],
+    ch: ArrayLike,
+    db: ArrayLike,
+    inertia: ArrayLike,
+    chosen: int,
+    stability: NDArray[np.float64] | None = None,
+) -> bytes:
+    """Calinski-Harabasz, Davies-Bouldin and inertia against k, with the chosen k marked. NaN scores are left out.
+
+    ``stability`` : (ks, 3) mean, low and high adds a panel with its interval.
+    """
+    panels = [
         ("Calinski-Harabasz", "higher is better", ch, BLUE),
         ("Davies-Bouldin", "lower is better", db, VERMILION),
         ("Inertia", "sum of squared distances", inertia, GREEN),
-    )
+    ]
+    if stability is not None:
+        panels.insert(2, ("Stability", "agreement of halves (ARI)", stability[:, 0], PURPLE))
     k = np.asarray(ks, dtype=np.float64)
-    with drawing(11, 3.3) as figure:
-        for axes, (name, unit, values, colour) in zip(_row(figure, 3), panels, strict=True):
+    with drawing(11 if stability is None else 13.5, 3.3) as figure:
+        for axes, (name, unit, values, colour) in zip(_row(figure, len(panels)), panels, strict=True):
             scores = np.asarray(values, dtype=np.float64)
             if scores.shape != k.shape:
                 raise InputError("k_curves", f"{scores.size} scores of {name}", f"one for each of {k.size} values of k")
@@ -61,6 +73,9 @@ def k_curves(ks: Sequence[int], ch: ArrayLike, db: ArrayLike, inertia: ArrayLike
             axes.plot(k, scores, color=colour, marker="o", markersize=4.5, linewidth=1.8)
             at = k == chosen
             axes.plot(k[at], scores[at], color=colour, marker="o", markersize=10, markerfacecolor="white", mew=2)
+            if stability is not None and name == "Stability":
+                axes.fill_between(k, stability[:, 1], stability[:, 2], color=colour, alpha=0.18, linewidth=0)
+                axes.set_ylim(0, 1.02)
             axes.set_title(name)
             axes.set_ylabel(unit)
             axes.set_xlabel("clusters k")

@@ -41,7 +41,7 @@ def describe(job: Job, descriptor: str, clustering: str, album: Album, maps: Map
         calinski_harabasz=_number(curves[1][chosen]),
         davies_bouldin=_number(curves[2][chosen]),
         clusters=_clusters(job, clustering, album),
-        k_curves=_k_figure(descriptor, about, curves),
+        k_curves=_k_figure(job, clustering, curves),
         algorithms=_algorithms(job, clustering),
         tree=_tree(job, clustering),
         variance_curve=_variance_figure(job, descriptor, about["parents"][0]),
@@ -91,12 +91,26 @@ def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _k_figure(descriptor: str, about: Mapping[str, Any], curves: np.ndarray[Any, Any]) -> Figure | None:
-    if len(about["ks"]) < 2:
+def _k_figure(job: Job, clustering: str, curves: np.ndarray[Any, Any]) -> Figure | None:
+    entry = job.store.snapshot.entries[clustering]
+    ks = entry.attributes["ks"]
+    if len(ks) < 2:
         return None
-    image = plots.k_curves(about["ks"], curves[1], curves[2], curves[0], about["k"])
+    stored = [f"sweep/{k:05d}/stability" for k in ks]
+    known = [name in entry.arrays for name in stored]
+    stability = np.stack(
+        [
+            job.store.read(clustering, name) if there else np.full(3, np.nan)
+            for name, there in zip(stored, known, strict=True)
+        ]
+    )
+    image = plots.k_curves(
+        ks, curves[1], curves[2], curves[0], entry.attributes["k"], stability if any(known) else None
+    )
     caption = "Both indices over every valid row, for every k that was tried; the chosen k is marked."
-    return Figure(title=f"{descriptor}: choice of k", image=image, caption=caption)
+    if any(known):
+        caption += " Stability: halves of the sample, clustered apart; the band holds nine of ten pairs."
+    return Figure(title=f"{entry.attributes['descriptor']}: choice of k", image=image, caption=caption)
 
 
 def _variance_figure(job: Job, descriptor: str, projection: str) -> Figure:

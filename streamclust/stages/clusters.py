@@ -47,6 +47,7 @@ def cluster(job: Job, projection: str, before: str | None = None) -> str:
         kept = None if before is None else former(job, before, projection)
         scores = sweep(job, projection, addresses, _fine_k(job, n, kept), _starts(kept))
         chosen, reason = _choose({k: s for k, s in scores.items() if k != FINE}, settings.cluster.k, kept)
+        reason += _words(scores[chosen])
     with job.journal.stage(f"{descriptor}: label", n):
         return _publish(job, projection, addresses, wanted, scores, chosen, reason, inputs)
 
@@ -86,6 +87,14 @@ def _choose(scores: Mapping[int, Score], wanted: int | None, kept: Former | None
         f"k = {least}: {kept.k} as before{since}; no larger one keeps them and is better by both Calinski-Harabasz and "
         "Davies-Bouldin."
     )
+
+
+def _words(score: Score) -> str:
+    if score.stability is None:
+        return ""
+    mean, low, high = score.stability
+    agree = f"an adjusted Rand index of {mean:.2f} ({low:.2f} to {high:.2f})"
+    return f" Halves of the sample, clustered apart, agree there at {agree}."
 
 
 def predict(job: Job, model: str) -> list[str]:
@@ -130,6 +139,8 @@ def _publish(
         draft.write(f"{room}/centers", score.result.centers)
         draft.write(f"{room}/counts", score.result.counts)
         draft.write(f"{room}/scores", np.array([score.result.inertia, score.calinski_harabasz, score.davies_bouldin]))
+        if score.stability is not None:
+            draft.write(f"{room}/stability", score.stability)
     for key, state in members.items():
         for kind in ("nearest", "random", "farthest"):
             draft.write(f"members/{key}/{kind}", getattr(state, kind))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from streamclust.cluster import kmeans
 from streamclust.cluster.assign import assign
 from streamclust.cluster.restarts import restarts
 from streamclust.cluster.spread import spread_block
+from streamclust.cluster.stability import half_labels, judged, stability
 from streamclust.job import Job
 from streamclust.stages.former import FINE
 from streamclust.stages.reduced import load_sample, read_valid
@@ -28,11 +29,12 @@ CHAINS = 4
 
 @dataclass(frozen=True)
 class Score:
-    """One k: sizes and the two indices over all valid rows."""
+    """One k: sizes and both indices over all valid rows; (mean, low, high) of its stability on halves of the sample."""
 
     result: kmeans.LloydResult
     calinski_harabasz: float
     davies_bouldin: float
+    stability: NDArray[np.float64] | None = None
 
 
 def sweep(job: Job, projection: str, addresses: list[Rows], fine_k: int, former: Centers) -> dict[Any, Score]:
@@ -59,11 +61,21 @@ def sweep(job: Job, projection: str, addresses: list[Rows], fine_k: int, former:
             final[k] = before
     means = {k: result.sums.means for k, result in final.items()}
     centers = {k: result.centers for k, result in final.items()}
+    stable = _stability(job, projection, [k for k in final if k != FINE])
     spreads = job.executor.fold(add_spread, addresses, merge_spread, centers, means, run=1)
     return {
-        k: Score(r, metrics.calinski_harabasz(r.sums), metrics.davies_bouldin(spreads[k], means[k]))
+        k: Score(r, metrics.calinski_harabasz(r.sums), metrics.davies_bouldin(spreads[k], means[k]), stable.get(k))
         for k, r in final.items()
     }
+
+
+def _stability(job: Job, projection: str, every: Sequence[int]) -> dict[int, NDArray[np.float64]]:
+    sample, seed, halves = load_sample(job.store, projection).Z, job.settings.seed, job.settings.cluster.halves
+    ks = judged(every, len(sample))
+    if halves < 2 or not ks:
+        return {}
+    labels = job.executor.map(half_labels, range(seed, seed + halves), sample, ks)
+    return dict(zip(ks, stability(labels), strict=True))
 
 
 def has_each(centers: NDArray[np.float32], former: NDArray[np.float32]) -> bool:

@@ -40,6 +40,7 @@ SETTINGS = {  # small models, since every stream fits half a dozen times
     "cluster.fine_k": 60,
     "cluster.seeds": 1,
     "cluster.restarts": 6,
+    "cluster.halves": 0,
     "outliers.noise_rows": 1_000,
     "outliers.noise_votes": 1,
     "outliers.subsamples": 6,

@@ -17,6 +17,9 @@ from streamclust.render import plots
 
 HEAT = np.array([[1, 0.3, np.nan], [0.3, 1, -0.1], [np.nan, -0.1, 1]])
 CHARTS = {
+    "k_curves with stability": lambda: plots.k_curves(
+        [2, 3], [9, 8], [1, 2], [4, 3], 3, np.array([[1, 0.9, 1], [0.5, 0.2, 0.8]])
+    ),
     "k_curves": lambda: plots.k_curves([2, 3, 5], [9, 8, np.nan], [1, 2, 3], [1e6, 5e5, 2e5], 3),
     "sizes": lambda: plots.cluster_sizes([5, 900, 33]),
     "many sizes": lambda: plots.cluster_sizes(np.arange(1, 401)),

@@ -71,6 +71,18 @@ def test_the_curve_is_in_the_order_of_k(tmp_path):
     assert job.store.snapshot.entries[model].attributes["ks"] == list(range(2, 10))
 
 
+def test_halves_of_the_sample_say_how_stable_each_k_is(tmp_path):
+    with no_fsync():
+        job = job_on(tmp_path / "s", small(cluster__halves=3, cluster__k_max=6))
+        ingest(job, open_case(write_case(tmp_path / "case", {"a": clustered(3, 500, 5)})))
+        model = pipeline.fit(job)["a"]
+    about = job.store.snapshot.entries[model].attributes
+    found = np.stack([job.store.read(model, f"sweep/{k:05d}/stability") for k in about["ks"]])
+    assert found[about["ks"].index(4), 0] > 0.95
+    assert found[about["ks"].index(6), 0] < 0.9
+    assert "agree there at an adjusted Rand index of" in about["reason"]
+
+
 @pytest.mark.parametrize(("distinct", "k"), [(10, 20), (20, 20), (7, 3)])
 def test_exactly_as_many_clusters_as_there_can_be(tmp_path, distinct, k):
     X = np.tile(clustered(5, distinct, 6), (12, 1))
