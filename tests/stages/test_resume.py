@@ -12,24 +12,36 @@ import pytest
 
 from streamclust.blocks import Dask
 from streamclust.store.store import open_store
-from tests.cases import matrices, spoil, work, write_case
+from tests.cases import matrices, small, spoil, work, write_case
 from tests.faults import ROOT, chunk_bytes, contents, no_fsync
 from tests.stages.test_laws import exports
 
 BLOCKS = 1024
 # Where a child is killed: a function, its how-manieth call, and on which side of it. The publishes are of the batch, a
-# projection, reduced rows and clusters for each descriptor, the comparison, two of measures, the fusion, two maps.
-PUBLISH = "streamclust.store.manifest:publish"
+# projection, reduced rows and clusters for each descriptor, two further algorithms for each, the comparison, the
+# consensus, two of measures, the fusion, two maps.
+PUBLISH, PUBLISHES = "streamclust.store.manifest:publish", 18
+SETTINGS = small(algorithms__also=["mixture", "agglomerative"], algorithms__consensus=True)
 QUICK = [
     (PUBLISH, 4, "before"),
     ("streamclust.stages.clusters:add_labels", 3, "after"),
     ("streamclust.stages.fused:flag_block", 1, "after"),
-    (PUBLISH, 12, "after"),
+    ("streamclust.stages.algorithms:add_judged", 2, "after"),
+    ("streamclust.stages.consensus:add_labels", 1, "after"),
+    (PUBLISH, 17, "after"),
 ]
-REST = [(PUBLISH, k, when) for k in range(1, 14) for when in ("before", "after") if (PUBLISH, k, when) not in QUICK] + [
+REST = [
+    (PUBLISH, k, when)
+    for k in range(1, PUBLISHES + 1)
+    for when in ("before", "after")
+    if (PUBLISH, k, when) not in QUICK
+] + [
     ("streamclust.stages.reduced:reduce_block", 2, "after"),
     ("streamclust.stages.sweep:add_lloyd", 4, "before"),
+    ("streamclust.stages.mixtures:add_expectation", 3, "before"),
+    ("streamclust.stages.hierarchies:add_spread", 1, "after"),
     ("streamclust.stages.compare:add_counts", 1, "before"),
+    ("streamclust.stages.consensus:add_votes", 2, "after"),
     ("streamclust.stages.strangeness:add_measures", 2, "after"),
     ("streamclust.stages.fused:add_judged", 1, "after"),
     ("streamclust.stages.maps:place_block", 2, "after"),
@@ -47,8 +59,8 @@ def case(tmp_path_factory):
 def uninterrupted(case, tmp_path_factory):
     store = tmp_path_factory.mktemp("whole") / "s"
     with chunk_bytes(BLOCKS), no_fsync():
-        job = work(store, case, executor=Dask(2))
-    assert job.store.snapshot.number == 13
+        job = work(store, case, SETTINGS, Dask(2))
+    assert job.store.snapshot.number == PUBLISHES
     return contents(job.store), exports(store)
 
 
@@ -58,7 +70,7 @@ def killed_and_again(case, uninterrupted, store, where, count, when):
     assert subprocess.run(code, cwd=ROOT, env=os.environ | threads, check=False).returncode == -signal.SIGKILL
     published = open_store(store).snapshot
     with chunk_bytes(BLOCKS), no_fsync():
-        job = work(store, case, executor=Dask(2))
+        job = work(store, case, SETTINGS, Dask(2))
     done = [e.attributes["role"] for e in published.entries.values() if e.kind in {"model", "comparison"}]
     assert {f"{role}: up to date" for role in done} <= set(job.journal.notes)
     assert contents(job.store) == uninterrupted[0]
@@ -96,7 +108,7 @@ def main(store: str, case: str, where: str, count: str, when: str) -> None:
 
     setattr(home, name, fatal)
     with chunk_bytes(BLOCKS), no_fsync():
-        work(Path(store), Path(case), executor=Dask(2))
+        work(Path(store), Path(case), SETTINGS, Dask(2))
 
 
 if __name__ == "__main__":
