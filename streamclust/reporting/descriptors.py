@@ -68,9 +68,9 @@ def _algorithms(job: Job, clustering: str) -> tuple[Algorithm, ...]:
             Algorithm(
                 name=name,
                 k=about["clusters"],
-                calinski_harabasz=_number(about["calinski_harabasz"]),
-                davies_bouldin=_number(about["davies_bouldin"]),
-                agreement=_number(about["adjusted_rand"]),
+                calinski_harabasz=about["calinski_harabasz"],
+                davies_bouldin=about["davies_bouldin"],
+                agreement=about["adjusted_rand"],
                 note=about["note"],
             )
         )

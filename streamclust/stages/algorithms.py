@@ -106,14 +106,19 @@ def _publish(job: Job, clustering: str, algorithm: str, addresses: Sequence[Rows
         "ids": {"label": [ids[i] for i in counterparts(judged.shared)]},
         "columns": columns,
         "note": fitted.note,
-        "calinski_harabasz": metrics.calinski_harabasz(judged.sums),
-        "davies_bouldin": metrics.davies_bouldin(spread, means),
+        "calinski_harabasz": _defined(metrics.calinski_harabasz(judged.sums)),
+        "davies_bouldin": _defined(metrics.davies_bouldin(spread, means)),
         "adjusted_rand": counts.adjusted_rand(judged.shared),
         "inputs": wanted,
         **fitted.about,
     }
     store.publish(f"fit {role}", writer.finish(role, columns) | {name: (draft, draft.entry(attributes, {}))})
     return name
+
+
+def _defined(value: float) -> float | None:
+    """Nothing where an index is not defined, as of a single cluster."""
+    return None if np.isnan(value) else value
 
 
 def _addresses(job: Job, clustering: str, batches: Sequence[Batch]) -> list[Rows]:

@@ -35,11 +35,10 @@ Names = Sequence[str]
 Centers = NDArray[np.float32]
 
 
-def agree(job: Job, models: Mapping[str, str], comparison: str) -> str | None:
-    """The consensus of all clusterings; returns its model's name, ``None`` where fewer than two have rows together.
+def agree(job: Job, models: Mapping[str, str], comparison: str) -> str:
+    """The consensus of all clusterings; returns its model's name. Ids stay as they were where the rows did.
 
-    ``models`` maps descriptors to k-means models, ``comparison`` holds their tables. Ids stay as they were where the
-    rows did.
+    ``models`` maps descriptors to k-means models, ``comparison`` holds their tables.
     """
     store, settings = job.store, job.settings.cluster
     every = clusterings(job, models)

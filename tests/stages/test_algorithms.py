@@ -178,3 +178,14 @@ def test_few_rows_per_column_get_a_diagonal_covariance_and_few_micro_clusters_as
 def test_other_algorithms_are_refused_in_one_line(also):
     with pytest.raises(InputError, match=r"algorithms\.also"):
         small(algorithms__also=also)
+
+
+def test_one_cluster_is_judged_by_nothing(tmp_path):
+    with no_fsync():
+        settings = small(algorithms__also=BOTH, algorithms__consensus=True, cluster__k=1)
+        job = work(tmp_path / "s", write_case(tmp_path / "case", {"a": rows_of(150)}), settings)
+        assert pipeline.report(job).is_file()
+    for algorithm in BOTH:
+        about = job.store.snapshot.entries[found(job, algorithm)[3]].attributes
+        assert about["clusters"] == 1
+        assert about["calinski_harabasz"] is None
