@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ _TILE_ROWS = 2048
 _CACHED_SCORES = 2**17
 _SCRATCH = 2**22
 _PAIRS = 2**18
+_JOINT = 256  # centres of small sets that share one GEMM, which a few columns at a time would leave half idle
 _NEAR_ZERO = 4.0  # squares of the origin up to so many times those of the centres about it cost little precision
 
 
@@ -39,7 +41,7 @@ class Tile:
 
 
 def gemm_rows(k: int) -> int:
-    """Rows per GEMM: a function of k only, so that it never depends on the machine or on other sets of centres."""
+    """Rows per GEMM against k centres: a function of k only, so that it never depends on the machine."""
     rows = min(_TILE_ROWS, max(256, _CACHED_SCORES // k), max(16, _SCRATCH // k))
     return int(2 ** int(np.log2(rows)))
 
@@ -64,16 +66,29 @@ def tiles(X: Float, sets: Sequence[Float], rows_per_gemm: int | None = None) -> 
     for i, centers in enumerate(sets):
         sharing.setdefault(origin_of(centers).tobytes(), []).append(i)
     for origin, which in sharing.items():
-        prepared = [_Centers(sets[i], np.frombuffer(origin, np.float32), rows_per_gemm) for i in which]
+        about = np.frombuffer(origin, np.float32)
+        joints = [_Joint([sets[i] for i in part], about, rows_per_gemm) for part in _joined(which, sets)]
         buffer = np.empty((min(len(X), _TILE_ROWS), X.shape[1]), np.float32)
         for start in range(0, len(X), _TILE_ROWS):
             tile = X[start : start + _TILE_ROWS]
             with np.errstate(over="ignore", invalid="ignore"):
-                Z = np.subtract(tile, prepared[0].origin, out=buffer[: len(tile)], casting="same_kind")
+                Z = np.subtract(tile, about, out=buffer[: len(tile)], casting="same_kind")
                 norms = np.vecdot(Z, Z)
-                found = [centers.nearest(tile, Z, norms) for centers in prepared]
-            labels, sqdist = (np.stack(parts) for parts in zip(*found, strict=True))
+                found = [joint.nearest(tile, Z, norms) for joint in joints]
+            labels, sqdist = (np.concatenate(parts) for parts in zip(*found, strict=True))
             yield Tile(slice(start, start + len(tile)), Z, tuple(which), labels, sqdist)
+
+
+def _joined(which: Sequence[int], sets: Sequence[Float]) -> list[list[int]]:
+    """Neighbours together while they have few centres."""
+    parts, held = list[list[int]](), _JOINT + 1
+    for i in which:
+        held += len(sets[i])
+        if held > _JOINT:
+            parts.append([])
+            held = len(sets[i])
+        parts[-1].append(i)
+    return parts
 
 
 def assign(X: Float, centers: Float, rows_per_gemm: int | None = None) -> tuple[Labels, Distances]:
@@ -112,45 +127,54 @@ def exact_sqdist(X: Float, centers: Float, labels: NDArray[np.integer[Any]]) -> 
     return squares
 
 
-class _Centers:
-    """A set of centres made ready for many tiles."""
+class _Joint:
+    """Sets of centres made ready for many tiles, all compared by one GEMM."""
 
-    def __init__(self, centers: Float, origin: NDArray[np.float32], rows_per_gemm: int | None) -> None:
-        self.centers, self.origin = centers, origin
-        self.rows = rows_per_gemm or gemm_rows(len(centers))
+    def __init__(self, sets: Sequence[Float], origin: Float, rows_per_gemm: int | None) -> None:
+        self.centers, self.origin = np.concatenate(sets), origin
+        ends = np.cumsum([0] + [len(centers) for centers in sets])
+        self.sets = [slice(start, stop) for start, stop in pairwise(ends)]
+        self.rows = rows_per_gemm or gemm_rows(len(self.centers))
         with np.errstate(over="ignore"):
-            self.moved = centers.astype(np.float32) - origin
+            self.moved = self.centers.astype(np.float32) - origin
             self.half = np.vecdot(self.moved, self.moved) / 2
-        self.scores = np.empty((min(self.rows, _TILE_ROWS), len(centers)), np.float32)
+        self.scores = np.empty((min(self.rows, _TILE_ROWS), len(self.centers)), np.float32)
 
     def nearest(self, tile: Float, Z: Float, norms: Float) -> tuple[Labels, Distances]:
-        """Labels and squared distances of a tile, some rows at a time; those beyond float32 once more in float64."""
-        labels, sqdist = np.empty(len(tile), np.int32), np.empty(len(tile))
+        """Per set, of a tile : (s, m), some rows at a time; rows beyond float32 once more in float64."""
+        labels, sqdist = np.empty((len(self.sets), len(tile)), np.int32), np.empty((len(self.sets), len(tile)))
         for start in range(0, len(tile), self.rows):
             s = slice(start, start + self.rows)
-            labels[s], sqdist[s] = self._nearest(tile[s], Z[s], norms[s], self.moved, self.half)
-        wide = np.flatnonzero(~np.isfinite(sqdist))
+            labels[:, s], sqdist[:, s] = self._nearest(tile[s], Z[s], norms[s], self.moved, self.half)
+        wide = np.flatnonzero(~np.isfinite(sqdist).all(axis=0))
         if len(wide):
             Z, moved = tile[wide].astype(np.float64) - self.origin, self.centers.astype(np.float64) - self.origin
             half = np.vecdot(moved, moved) / 2
-            labels[wide], sqdist[wide] = self._nearest(tile[wide], Z, np.vecdot(Z, Z), moved, half)
+            labels[:, wide], sqdist[:, wide] = self._nearest(tile[wide], Z, np.vecdot(Z, Z), moved, half)
         return labels, sqdist
 
     def _nearest(self, tile: Float, Z: Float, norms: Float, moved: Float, half: Float) -> tuple[Labels, Distances]:
-        """Argmin of ``||c||^2 / 2 - z.c`` for the centred rows Z, repeated exactly where rounding could decide."""
+        """Per set the argmin of ``||c||^2 / 2 - z.c`` for the centred rows Z."""
         out = self.scores[: len(Z)] if Z.dtype == np.float32 else None
         scores = np.matmul(Z, -moved.T, out=out)
         scores += half
-        labels = scores.argmin(axis=1).astype(np.int32)
-        best = scores[np.arange(len(labels)), labels]
-        sqdist = np.maximum(norms + 2 * best, 0).astype(np.float64)
-        rounding = np.finfo(Z.dtype).eps * (4 + Z.shape[1] ** 0.5)
-        doubtful = np.flatnonzero(sqdist < 100 * rounding * (norms + 2 * half[labels]))
-        if len(doubtful):
-            margin = 2 * (scores[doubtful] - best[doubtful, None])
-            possible = margin <= rounding * (norms[doubtful, None] + 2 * half)
-            labels[doubtful], sqdist[doubtful] = _compare(tile[doubtful], self.centers, possible)
+        found = [_decide(tile, self.centers[s], norms, scores[:, s], half[s], Z.shape[1]) for s in self.sets]
+        labels, sqdist = (np.stack(parts) for parts in zip(*found, strict=True))
         return labels, sqdist
+
+
+def _decide(tile: Float, centers: Float, norms: Float, scores: Float, half: Float, p: int) -> tuple[Labels, Distances]:
+    """The lowest score of each row, by direct differences where rounding could decide."""
+    labels = scores.argmin(axis=1).astype(np.int32)
+    best = scores[np.arange(len(labels)), labels]
+    sqdist = np.maximum(norms + 2 * best, 0).astype(np.float64)
+    rounding = np.finfo(scores.dtype).eps * (4 + p**0.5)
+    doubtful = np.flatnonzero(sqdist < 100 * rounding * (norms + 2 * half[labels]))
+    if len(doubtful):
+        margin = 2 * (scores[doubtful] - best[doubtful, None])
+        possible = margin <= rounding * (norms[doubtful, None] + 2 * half)
+        labels[doubtful], sqdist[doubtful] = _compare(tile[doubtful], centers, possible)
+    return labels, sqdist
 
 
 def _compare(rows: Float, centers: Float, possible: NDArray[np.bool_]) -> tuple[NDArray[np.intp], Distances]:

@@ -16,11 +16,12 @@ from streamclust.store.rows import Rows
 from streamclust.store.store import Store
 
 PLACES = {"x": np.float32, "y": np.float32}
+LEADING = 100  # components that neighbours are looked for in: more change next to no neighbour, and each costs time
 
 
 @dataclass(frozen=True)
 class SampleMap:
-    """A fitted map: reduced sample rows (m, p), their ids (m,) and their places (m, 2)."""
+    """A fitted map: reduced sample rows by their leading components (m, q), their ids (m,) and their places (m, 2)."""
 
     ids: NDArray[np.int64]
     Z: NDArray[np.float32]
@@ -54,10 +55,11 @@ def maps(job: Job, projections: Sequence[str]) -> list[str]:
 
 def _sample(store: Store, projection: str, rows: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     sample = load_sample(store, projection)
+    Z = sample.Z[:, :LEADING]
     if len(sample.ids) <= rows:
-        return sample.ids, sample.Z
+        return sample.ids, Z
     kept = np.sort(np.random.default_rng(seed).choice(len(sample.ids), rows, replace=False))
-    return sample.ids[kept], sample.Z[kept]
+    return sample.ids[kept], Z[kept]
 
 
 def fit_sample(sample: tuple[NDArray[np.int64], NDArray[np.float32]], seed: int, perplexity: float) -> SampleMap:
@@ -113,6 +115,6 @@ def place_block(rows: Rows, found: SampleMap) -> None:
         return
     Z, valid = read_valid(rows)
     xy = np.full((len(rows), 2), np.nan, np.float32)
-    xy[valid] = place(Z, found.Z, found.xy)
+    xy[valid] = place(Z[:, : found.Z.shape[1]], found.Z, found.xy)
     rows.write("x", np.ascontiguousarray(xy[:, 0]))
     rows.write("y", np.ascontiguousarray(xy[:, 1]))

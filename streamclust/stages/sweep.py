@@ -23,7 +23,7 @@ from streamclust.store.rows import Rows
 Centers = Mapping[Any, NDArray[np.float32]]
 FORMER = "former"
 KEEP = 0.03  # what a fresh start must save of the inertia to be worth labels that change
-CHAIN_ROWS = 2**17  # a bound on the chain's cost: the exact passes follow anyway
+CHAIN_ROWS = 2**16  # a bound on the chain's cost: the exact passes follow anyway
 CHAINS = 4
 
 

@@ -111,6 +111,11 @@ def stream(_place: Place, days: int) -> Iterator[str]:
     yield _said(["replay", f"--days={days}", plots, "--held-back", "--fast", "--jobs=2"])
 
 
+def recovery(_place: Place, _rows: int) -> Iterator[str]:
+    """Known groups found on the real sets, or nothing where these are not."""
+    yield _said(["recovery"])
+
+
 def _said(words: list[str]) -> str:
     """What another benchmark prints."""
     command = [sys.executable, "-m", f"tests.benchmarks.{words[0]}", *words[1:]]
@@ -124,6 +129,7 @@ TABLES = {
     "reference": (reference, 416_314),
     "density": (density, 10_000_000),
     "stream": (stream, 200),
+    "recovery": (recovery, 0),
 }
 
 

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from streamclust import pipeline
+from streamclust.embedding import place
 from streamclust.ingest import ingest
 from streamclust.readers.case import open_case
-from streamclust.stages import grids, strangeness
+from streamclust.stages import grids, maps, strangeness
+from streamclust.stages.labels import labels_name
+from streamclust.stages.reduced import extend, read_valid, reduced_rows
 from streamclust.store.manifest import Entry
 from streamclust.store.store import Store
 from tests.cases import matrices, small, spoil, work, write_case
@@ -65,6 +68,29 @@ def test_a_model_comes_back_as_it_was_fitted(fitted):
             np.testing.assert_array_equal(a, b)
             assert np.asarray(a).dtype == np.asarray(b).dtype
             assert np.shape(a) == np.shape(b)
+
+
+def test_rows_are_placed_by_the_components_the_map_was_fitted_on(fitted, monkeypatch):
+    """A map of a few leading components places the rows of any day by these, whatever more the projection has."""
+    job, day = fitted
+    monkeypatch.setattr(maps, "LEADING", 2)
+    projection = next(
+        n for n, e in job.store.snapshot.of_kind("projection").items() if e.attributes["descriptor"] == "a"
+    )
+    job.settings = small(map__perplexity=7)
+    (name,) = maps.maps(job, [projection])
+    monkeypatch.undo()
+    sample, xy = job.store.read(name, "Z"), job.store.read(name, "xy")
+    assert sample.shape[1] == 2
+    ingest(job, open_case(day))
+    extend(job, projection)
+    maps.predict(job, name)
+    batch = job.store.batches[-1]
+    Z, valid = read_valid(reduced_rows(job.store, projection, [batch])[0])
+    assert Z.shape[1] > 2
+    placed = np.column_stack([job.store.read(labels_name(name, batch.name), axis) for axis in ("x", "y")])
+    np.testing.assert_array_equal(placed[valid], place(Z[:, :2], sample, xy))
+    assert np.isnan(placed[~valid]).all()
 
 
 def test_a_new_batch(fitted):
