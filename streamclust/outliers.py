@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from streamclust.cluster.core_distances import lifted, lowered
 from streamclust.errors import InputError
 
 if TYPE_CHECKING:
@@ -125,13 +126,12 @@ def score_density(model: SubsampledDensity, X: NDArray[np.float32], row_ids: NDA
     total = np.zeros(len(X))
     if m == 0:
         return total.astype(np.float32)
-    squares = np.einsum("tij,tij->ti", model.points, model.points)
+    points = [lowered(subsample) for subsample in model.points]
     own = np.stack([_position(ids, row_ids) for ids in model.ids])
     for tile in _tiles(len(X), m):
-        rows = _standard(X[tile], model.centre, model.scale)
-        norms = np.einsum("ij,ij->i", rows, rows)
+        rows = lifted(_standard(X[tile], model.centre, model.scale))
         for t in range(T):
-            distance = _distances(rows, norms, model.points[t], squares[t], own[t, tile])
+            distance = _distances(rows, points[t], own[t, tile])
             total[tile] += _log_ratios(distance, model.neighbours, model.k_distance[t], model.density[t])
     mean: NDArray[np.float32] = (total / (T * len(model.neighbours))).astype(np.float32)
     return mean
@@ -180,18 +180,9 @@ def _position(sorted_ids: NDArray[np.int64], row_ids: NDArray[np.int64]) -> NDAr
     return np.where(sorted_ids[at] == row_ids, at, -1)
 
 
-def _distances(
-    rows: NDArray[np.float32],
-    norms: NDArray[np.float32],
-    points: NDArray[np.float32],
-    squares: NDArray[np.float32],
-    own: NDArray[np.int64],
-) -> NDArray[np.float32]:
-    """(rows, m) Euclidean distances, beyond all others to oneself."""
+def _distances(rows: NDArray[np.float32], points: NDArray[np.float32], own: NDArray[np.int64]) -> NDArray[np.float32]:
+    """(rows, m) Euclidean distances of rows, `lifted`, to points, `lowered`; beyond all others to oneself."""
     distance: NDArray[np.float32] = rows @ points.T
-    distance *= -2
-    distance += norms[:, None]
-    distance += squares
     np.sqrt(np.maximum(distance, _NEAREST**2, out=distance), out=distance)
     inside = np.flatnonzero(own >= 0)
     distance[inside, own[inside]] = _ONESELF
@@ -205,8 +196,7 @@ def _local_density(
     m = len(points)
     if m == 0:
         return np.zeros((len(ks), 0), np.float32), np.zeros((len(ks), 0), np.float32)
-    squares = np.einsum("ij,ij->i", points, points)
-    distance = _distances(points, squares, points, squares, np.arange(m))
+    distance = _distances(lifted(points), lowered(points), np.arange(m))
     k_distance = np.sort(distance, axis=1)[:, ks - 1].T
     density = np.empty_like(k_distance)
     for i, kd in enumerate(k_distance):

@@ -82,10 +82,10 @@ def core_block(
     state = core_identity(len(points), k)
     centre = middle(points)
     order = np.argsort(row_ids)
-    targets = centred(points, centre)
+    targets = lifted(centred(points, centre))
     for start in range(0, len(X), _COLUMNS):
         part = order[start : start + _COLUMNS]
-        rows, own = centred(X[part], centre), position(row_ids[part], point_ids)
+        rows, own = lowered(centred(X[part], centre)), position(row_ids[part], point_ids)
         for tile in tiles(len(points), len(part)):
             squares = squared_distances(targets[tile], rows, own[tile])
             if len(part) > k:
@@ -124,15 +124,34 @@ def position(sorted_ids: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[n
     return np.where(sorted_ids[at] == ids, at, -1)
 
 
+def lifted(A: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(a, p + 2): rows whose product with those of :func:`lowered` is their squared distance, with no pass after it."""
+    return np.column_stack([A, np.vecdot(A, A), np.ones(len(A), np.float32)])
+
+
+def lowered(B: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(b, p + 2): the other side of the product."""
+    return np.column_stack([-2 * B, np.ones(len(B), np.float32), np.vecdot(B, B)])
+
+
 def squared_distances(
     A: NDArray[np.float32], B: NDArray[np.float32], own: NDArray[np.int64], to_oneself: float = 0.0
 ) -> NDArray[np.float32]:
-    """(a, b) float32; ``own`` (a,) names the column that is the same row (or -1), which gets ``to_oneself``."""
+    """(a, b) float32 of rows A, `lifted`, and B, `lowered`.
+
+    ``own`` (a,) names the column that is the same row (or -1), which gets ``to_oneself``.
+    """
     squares: NDArray[np.float32] = A @ B.T
-    squares *= -2
-    squares += np.einsum("ij,ij->i", A, A)[:, None]
-    squares += np.einsum("ij,ij->i", B, B)
     np.maximum(squares, 0, out=squares)
     inside = np.flatnonzero(own >= 0)
     squares[inside, own[inside]] = to_oneself
     return squares
+
+
+def among(
+    S: NDArray[np.float32], to_oneself: float = 0.0, most: int = 1024
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Squared distances of some rows of S : (m, p) to all of them, tile by tile."""
+    left, right = lifted(S), lowered(S)
+    for tile in tiles(len(S), len(S), most):
+        yield tile, squared_distances(left[tile], right, np.arange(tile.start, tile.stop), to_oneself)

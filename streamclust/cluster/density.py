@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from streamclust.cluster.core_distances import MIN_SAMPLES, centred, middle, position, squared_distances, tiles
+from streamclust.cluster.core_distances import (
+    MIN_SAMPLES,
+    centred,
+    lifted,
+    lowered,
+    middle,
+    position,
+    squared_distances,
+    tiles,
+)
 from streamclust.cluster.noise_rules import Vote, fit_hdbscan, fit_optics, judge_hdbscan, judge_optics, optics_labels
 from streamclust.errors import InputError
 
@@ -199,11 +208,13 @@ def assign_all(models: Sequence[NoiseModel], X: NDArray[np.float32], row_ids: ND
     votes, near = (np.zeros((len(models), V, len(X)), bool) for _ in range(2))
     twins, label = np.zeros(len(X)), np.zeros((len(models), len(X)), np.int32)
     own = np.stack([position(ids, row_ids) for ids in first.ids])
+    points = [lowered(subsample) for subsample in first.points]
     for tile in tiles(len(X), m, most=512):
         rows = centred(X[tile], first.centre)
-        within = first.radius**2 + _ROUNDING * np.einsum("ij,ij->i", rows, rows)
+        within = first.radius**2 + _ROUNDING * np.vecdot(rows, rows)
+        rows = lifted(rows)
         for v in range(V):
-            squares = squared_distances(rows, first.points[v], own[v, tile])
+            squares = squared_distances(rows, points[v], own[v, tile])
             # most rows have no twin: one pass for the minimum instead of two for the count
             close = np.flatnonzero(squares.min(axis=1) <= within)
             found = np.count_nonzero(squares[close] <= within[close, None], axis=1)

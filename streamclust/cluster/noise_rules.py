@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from streamclust.cluster.core_distances import squared_distances, tiles
+from streamclust.cluster.core_distances import among, lifted, lowered, squared_distances, tiles
 from streamclust.cluster.spanning_tree import dbscan_labels, hdbscan_labels, spanning_tree
 
 if TYPE_CHECKING:
@@ -39,8 +39,7 @@ def fit_optics(
     if len(S) <= 2 * (_NEAREST + 1):
         return Vote(core_distance, core_distance <= eps, label, np.array([eps, -np.inf, radius]), coefficients)
     features = np.empty((len(S), _NEAREST + 1))
-    for tile in tiles(len(S), len(S), most=512):
-        squares = squared_distances(S[tile], S, np.arange(tile.start, tile.stop), _FAR)
+    for tile, squares in among(S, _FAR, most=512):
         features[tile] = _features(squares, core_distance, radius)
     log_core = np.log(np.maximum(core_distance, radius))
     coefficients = np.asarray(np.linalg.lstsq(features, log_core, rcond=None)[0], np.float64)
@@ -74,8 +73,9 @@ def optics_labels(S: NDArray[np.float32], anchor: NDArray[np.bool_], quantile: f
     found = dbscan_labels(spanning_tree(S, core), core, eps)
     clustered = np.flatnonzero(found >= 0)
     if len(clustered):
+        left, right = lifted(S), lowered(S[clustered])
         for tile in tiles(len(S), len(clustered)):
-            squares = squared_distances(S[tile], S[clustered], np.full(tile.stop - tile.start, -1))
+            squares = squared_distances(left[tile], right, np.full(tile.stop - tile.start, -1))
             label[tile] = found[clustered][np.argmin(squares, axis=1)]
     label[~anchor] = found[~anchor]
     return label
@@ -84,8 +84,7 @@ def optics_labels(S: NDArray[np.float32], anchor: NDArray[np.bool_], quantile: f
 def _own_core(S: NDArray[np.float32], k: int) -> NDArray[np.float32]:
     """The distance of each row to its k-th other row within the subsample."""
     core = np.empty(len(S), np.float32)
-    for tile in tiles(len(S), len(S)):
-        squares = squared_distances(S[tile], S, np.arange(tile.start, tile.stop), _FAR)
+    for tile, squares in among(S, _FAR):
         core[tile] = np.sqrt(np.partition(squares, k - 1, axis=1)[:, k - 1])
     return core
 
@@ -117,8 +116,7 @@ def fit_hdbscan(S: NDArray[np.float32], k: int, min_cluster_size: int) -> Vote:
     label = hdbscan_labels(spanning_tree(S, core), min_cluster_size)
     anchor = label >= 0
     reach, nearest = np.empty(len(S), np.float32), np.zeros(len(S), np.intp)
-    for tile in tiles(len(S), len(S)):
-        squares = squared_distances(S[tile], S, np.arange(tile.start, tile.stop), _FAR)
+    for tile, squares in among(S, _FAR):
         reach[tile], nearest[tile] = _reach(squares, core, anchor)
     reach = np.maximum(reach, core)
     joined = label[nearest]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamclust.cluster.core_distances import squared_distances, tiles
+from streamclust.cluster.core_distances import among
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,9 +32,8 @@ def spanning_tree(S: NDArray[np.float32], core: NDArray[np.float32]) -> NDArray[
     """
     m = len(S)
     reach = np.empty((m, m), np.float32)
-    for tile in tiles(m, m):
-        distance = np.sqrt(squared_distances(S[tile], S, np.arange(tile.start, tile.stop)))
-        reach[tile] = np.maximum(np.maximum(distance, core[tile, None]), core)
+    for tile, squares in among(S):
+        reach[tile] = np.maximum(np.maximum(np.sqrt(squares), core[tile, None]), core)
     edges = np.empty((max(m - 1, 0), 3))
     nearest, parent = np.full(m, np.inf, np.float32), np.zeros(m, np.intp)
     outside, current = np.ones(m, bool), 0

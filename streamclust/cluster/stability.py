@@ -16,7 +16,7 @@ from streamclust.cluster.assign import assign
 from streamclust.cluster.restarts import restarts
 from streamclust.counts import adjusted_rand, contingency_block
 
-ROWS = 4_000  # of a half that is clustered
+ROWS = 2_500  # of a half that is clustered
 JUDGES = 2_000  # rows that both label
 MOST, LEAST_ROWS = 100, 10  # clusters, and rows of a half for each, beyond which nothing is said
 INTERVAL = (0.05, 0.95)
