@@ -39,6 +39,23 @@ class ReduceSettings(_Section):
     components: Annotated[int, Field(ge=1)] | None = None
 
 
+class MixSettings(_Section):
+    """Descriptors joined to one more, called mix; each with the same variance, but for its weight."""
+
+    of: tuple[str, ...] = ()
+    weights: dict[str, Annotated[float, Field(gt=0)]] = {}
+
+    @model_validator(mode="after")
+    def _of_several(self) -> Self:
+        if len(self.of) == 1 or len(set(self.of)) < len(self.of):
+            msg = f"of = {list(self.of)} is not two different descriptors or more"
+            raise ValueError(msg)
+        if unknown := sorted(set(self.weights) - set(self.of)):
+            msg = f"weights names {unknown[0]!r}, which is not in of"
+            raise ValueError(msg)
+        return self
+
+
 class ClusterSettings(_Section):
     """Which k are tried, and how hard."""
 
@@ -118,6 +135,7 @@ class Settings(_Section):
     scheduler: str | None = None
     ingest: IngestSettings = IngestSettings()
     reduce: ReduceSettings = ReduceSettings()
+    mix: MixSettings = MixSettings()
     cluster: ClusterSettings = ClusterSettings()
     algorithms: AlgorithmSettings = AlgorithmSettings()
     outliers: OutlierSettings = OutlierSettings()

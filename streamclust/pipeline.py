@@ -21,6 +21,7 @@ from streamclust.readers.case import Case, open_case
 from streamclust.reporting import collect
 from streamclust.reporting.refit import collect_refit, write_refit
 from streamclust.stages import algorithms, clusters, compare, consensus, fused, grids, maps, reduced, refit, strangeness
+from streamclust.stages.sources import described
 from streamclust.store.store import Store, create, open_store
 
 
@@ -128,7 +129,7 @@ def fit(job: Job) -> dict[str, str]:
     Where something was fitted before, this is a refit on all batches, so that ids and names stay.
     """
     known = collect.clusterings(job)
-    new = {d: clusters.cluster(job, reduced.reduce(job, d)) for d in sorted(set(job.store.descriptors) - set(known))}
+    new = {d: clusters.cluster(job, reduced.reduce(job, d)) for d in reduced.asked(job) if d not in known}
     models = known | new
     if known and refit.propose(job).changes:
         models |= refit.accept(job)
@@ -241,7 +242,7 @@ STAGES: dict[str, Callable[[Job], dict[str, Any]]] = {
 def describe(store: Store) -> dict[str, Any]:
     """What is in a store, in plain values."""
     entries, newest = store.snapshot.entries, store.snapshot.newest
-    fitted = {d: newest("model", f"{d}/kmeans") for d in sorted(store.descriptors)}
+    fitted = {d: newest("model", f"{d}/kmeans") for d in described(store)}
     outliers = newest("model", "outliers")
     return {
         "store": str(store.path),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from streamclust.config import Settings
 from streamclust.errors import BudgetError
@@ -76,11 +76,11 @@ def chunk_rows(n: int, row_bytes: int) -> int:
 
 
 def plan(shapes: Mapping[str, Shape], settings: Settings, workers: int) -> Plan:
-    """The steps of a whole run over these descriptors."""
-    steps = []
-    for name, shape in shapes.items():
+    """The steps of a whole run over these descriptors and, where the settings have one, their mix."""
+    steps = [_ingest(name, shape, workers) for name, shape in shapes.items()]
+    for name, shape in _mixed(shapes, settings).items():
         steps += [
-            _ingest(name, shape, workers),
+            *([] if name in shapes else [_moments(name, shape, workers)]),
             _fit(name, shape, settings),
             _reduce(name, shape, workers),
             _cluster(name, shape, settings, workers),
@@ -93,11 +93,19 @@ def plan(shapes: Mapping[str, Shape], settings: Settings, workers: int) -> Plan:
 
 def plan_day(shapes: Mapping[str, Shape], settings: Settings, workers: int) -> Plan:
     """The steps of a day's work over these descriptors, by models that were fitted before."""
-    steps = []
-    for name, shape in shapes.items():
-        steps += [_ingest(name, shape, workers), _reduce(name, shape, workers)]
+    steps = [_ingest(name, shape, workers) for name, shape in shapes.items()]
+    for name, shape in _mixed(shapes, settings).items():
+        steps += [_reduce(name, shape, workers)]
         steps += [_outliers(name, shape, settings, workers), _map(name, shape, settings, workers)]
     return Plan((*steps, Step("count grids", 0, 0, 0, PROCESS_BYTES + _GRIDS)), workers)
+
+
+def _mixed(shapes: Mapping[str, Shape], settings: Settings) -> dict[str, Shape]:
+    """With the mix, whose rows are what the others are reduced to; none where one of them is not here."""
+    parts = [shapes[name] for name in settings.mix.of if name in shapes]
+    if not parts or len(parts) < len(settings.mix.of):
+        return dict(shapes)
+    return {**shapes, "mix": Shape(max(part.n for part in parts), sum(part.components for part in parts))}
 
 
 def within(
@@ -142,6 +150,11 @@ def _ingest(name: str, shape: Shape, workers: int) -> Step:
     # per worker waits to be merged, and a merge makes a copy.
     each = 4 * _block(shape) + _scatter(shape) // 2 + 2 * _scatter(shape)
     return Step(f"{name}: ingest", 1, shape.nbytes, shape.nbytes, PROCESS_BYTES + workers * each + _scatter(shape))
+
+
+def _moments(name: str, shape: Shape, workers: int) -> Step:
+    """As they are taken at ingest, of rows that are stored already."""
+    return replace(_ingest(name, shape, workers), name=f"{name}: moments", bytes_written=0)
 
 
 def _fit(name: str, shape: Shape, settings: Settings) -> Step:

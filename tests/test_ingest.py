@@ -25,7 +25,8 @@ from streamclust.readers.case import open_case
 from streamclust.readers.raw import RawArray
 from streamclust.readers.tables import open_paths
 from streamclust.sampling import batch_key, row_hashes
-from streamclust.stages.reduced import load_moments, reduce
+from streamclust.stages.projections import load_moments
+from streamclust.stages.reduced import reduce
 from streamclust.store import chunks
 from streamclust.store.store import create, open_store
 from tests.conftest import shared_data

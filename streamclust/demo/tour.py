@@ -17,7 +17,7 @@ from streamclust.demo.truth import Agreement, agreement_with_truth, read_truth
 from streamclust.exporting import export
 from streamclust.journal import Journal, Listener
 from streamclust.pipeline import RunResult, run
-from streamclust.stages.reduced import reduced_name
+from streamclust.stages.sources import reduced_name
 from streamclust.store.store import Store
 from streamclust.terminal import columns
 

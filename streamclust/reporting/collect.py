@@ -25,11 +25,12 @@ from streamclust.reporting.images import draw_maps, draw_sheets
 from streamclust.reporting.incoming import incoming
 from streamclust.stages.compare import table_key
 from streamclust.stages.consensus import in_force
+from streamclust.stages.sources import described
 
 
 def clusterings(job: Job) -> dict[str, str]:
     """The newest k-means model of each descriptor."""
-    found = {d: job.store.snapshot.newest("model", f"{d}/kmeans") for d in sorted(job.store.descriptors)}
+    found = {d: job.store.snapshot.newest("model", f"{d}/kmeans") for d in described(job.store)}
     return {descriptor: model for descriptor, model in found.items() if model}
 
 

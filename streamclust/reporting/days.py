@@ -14,6 +14,7 @@ from streamclust.render import day_data as dd
 from streamclust.reporting.day import INDEX, acknowledgement, command, page_of
 from streamclust.reporting.watched import alarms_of, figures_of
 from streamclust.stages.names import cluster_ids, names
+from streamclust.stages.sources import MIX, described
 from streamclust.store.store import Batch
 from streamclust.streams import Figure, Stream
 
@@ -50,7 +51,7 @@ def collect_days(job: Job) -> dd.Days:
 
 def _fitted(job: Job) -> dict[str, str]:
     newest = job.store.snapshot.newest
-    found = {d: newest("model", f"{d}/kmeans") for d in sorted(job.store.descriptors)}
+    found = {d: newest("model", f"{d}/kmeans") for d in described(job.store)}
     return {descriptor: model for descriptor, model in found.items() if model}
 
 
@@ -72,7 +73,7 @@ def _row(job: Job, batch: Batch, figures: Figures, alarms: Sequence[Alarm], fitt
 
 def _missing(batch: Batch, fitted: Mapping[str, str]) -> Iterator[str]:
     about = batch.entry.attributes
-    yield from (descriptor for descriptor in fitted if not batch.has(descriptor))
+    yield from (descriptor for descriptor in fitted if descriptor != MIX and not batch.has(descriptor))
     if about["pictures"] is None:
         yield "pictures"
     if bad := max(batch.n - found["valid"] for found in about["descriptors"].values()):

@@ -16,6 +16,7 @@ from streamclust.reporting.album import Album
 from streamclust.stages.algorithms import beside
 from streamclust.stages.names import cluster_ids, names
 from streamclust.stages.reduced import load_sample
+from streamclust.stages.sources import of_projection
 
 STRIP = 8
 FINE_SHOWN = 120
@@ -30,12 +31,13 @@ def describe(job: Job, descriptor: str, clustering: str, album: Album, maps: Map
     strangeness = store.snapshot.newest("model", f"{descriptor}/strangeness")
     curves = _curves(job, clustering)
     chosen = about["ks"].index(about["k"])
+    source = of_projection(store, about["parents"][0])
     return DescriptorReport(
         name=descriptor,
-        dims=store.descriptors[descriptor],
+        dims=source.features(store),
         components=projection["components"],
         variance=projection["explained"],
-        scaling=projection["scaler"],
+        scaling=f"joined from {', '.join(source.parts)}" if source.parts else projection["scaler"],
         k=about["clusters"],
         k_reason=about["reason"],
         calinski_harabasz=_number(curves[1][chosen]),

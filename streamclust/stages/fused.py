@@ -15,7 +15,7 @@ from streamclust.job import Job, fingerprint
 from streamclust.planning import LABEL_ROWS
 from streamclust.quantiles import QuantileSketch
 from streamclust.stages.labels import LabelWriter, labels_name, unlabelled, up_to_date
-from streamclust.stages.reduced import reduced_name
+from streamclust.stages.sources import reduced_name
 from streamclust.stages.strangeness import load_sketches
 from streamclust.store.rows import Rows
 from streamclust.store.store import Batch, Store

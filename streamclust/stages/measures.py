@@ -16,6 +16,7 @@ from streamclust.quantiles import QuantileSketch
 from streamclust.stages.labels import labels_name
 from streamclust.stages.names import cluster_ids
 from streamclust.stages.reduced import load_sample
+from streamclust.stages.sources import described
 from streamclust.stages.strangeness import load_sketches
 from streamclust.store.draft import Draft
 from streamclust.store.rows import Rows
@@ -60,7 +61,7 @@ def frozen(store: Store) -> dict[str, Frozen]:
     InputError : outliers were not fitted yet.
     """
     newest, outliers, found = store.snapshot.newest, store.snapshot.newest("model", "outliers"), dict[str, Frozen]()
-    for descriptor in sorted(store.descriptors):
+    for descriptor in described(store):
         model = newest("model", f"{descriptor}/strangeness")
         if model and outliers:
             projection, clustering = store.snapshot.entries[model].attributes["parents"]

@@ -6,6 +6,7 @@ from typing import Literal
 
 from streamclust.errors import InputError
 from streamclust.job import fingerprint
+from streamclust.stages.sources import described
 from streamclust.store.store import Store
 
 Level = Literal["label", "fine"]
@@ -46,8 +47,8 @@ def name_cluster(store: Store, descriptor: str, cluster: int, text: str) -> str:
     ------
     InputError : no such descriptor or cluster, nothing fitted yet, or a text that is no name.
     """
-    if descriptor not in store.descriptors:
-        raise InputError(store.path, f"no descriptor {descriptor!r}", f"one of {', '.join(sorted(store.descriptors))}")
+    if descriptor not in (known := described(store)):
+        raise InputError(store.path, f"no descriptor {descriptor!r}", f"one of {', '.join(known)}")
     model = store.snapshot.newest("model", f"{descriptor}/kmeans")
     if model is None:
         raise InputError(store.path, f"{descriptor} was not clustered yet", "a fitted store", "streamclust fit STORE")

@@ -17,7 +17,7 @@ from streamclust.planning import LABEL_ROWS
 from streamclust.sampling import batch_key, sample_rows
 from streamclust.stages.labels import labels_name
 from streamclust.stages.measures import Frozen, Measure, Single
-from streamclust.stages.reduced import reduced_name
+from streamclust.stages.sources import holds, reduced_name
 from streamclust.store import arrays
 from streamclust.store.rows import Rows, pick
 from streamclust.store.store import Batch, Store
@@ -58,7 +58,7 @@ def observe(job: Job, batch: Batch, models: Mapping[str, Frozen], measures: Mapp
 
     Nothing is seen of a batch that has none of the models' descriptors.
     """
-    if not any(batch.has(d) for d in models):
+    if not any(holds(job.store, batch, d) for d in models):
         return Observation({}, np.empty(0, np.int64), {}, {})
     addresses = addresses_of(job, batch, models)
     near = {d: m.near for d, m in measures.items() if f"{d}/Z" in addresses[0].arrays and m.near > 0}
@@ -113,7 +113,7 @@ def addresses_of(job: Job, batch: Batch, models: Mapping[str, Frozen]) -> list[R
     """
     store, paths = job.store, dict[str, Path]()
     for descriptor, model in models.items():
-        if not batch.has(descriptor):
+        if not holds(store, batch, descriptor):
             continue
         sources = {
             labels_name(model.clustering, batch.name): ("label", "fine", "distance"),

@@ -14,6 +14,7 @@ from streamclust.job import Job, fingerprint
 from streamclust.stages import clusters, reduced
 from streamclust.stages.names import LEVELS, Level, cluster_ids, origins
 from streamclust.stages.refit_tables import compare
+from streamclust.stages.sources import MIX
 from streamclust.store.manifest import Snapshot
 from streamclust.store.store import Batch, Store
 from streamclust.store.trial import PROPOSED, Trial, proposed
@@ -67,9 +68,9 @@ def propose(job: Job, days: Days = None) -> Proposal:
     """
     store, chosen = job.store, _chosen(job.store, days)
     names = [batch.name for batch in chosen]
-    before = {d: store.snapshot.newest("model", f"{d}/kmeans") for d in sorted(store.descriptors)}
-    settings = job.settings.reduce.model_dump(), job.settings.cluster.model_dump(), job.settings.seed
-    key = fingerprint(names, before, settings)
+    before = {d: store.snapshot.newest("model", f"{d}/kmeans") for d in reduced.asked(job)}
+    settings = [getattr(job.settings, name).model_dump() for name in ("reduce", "mix", "cluster")]
+    key = fingerprint(names, before, settings, job.settings.seed)
     found = _fit(job, key, names, before)
     fitted = {d: model for d, model in found.items() if model != before[d]}
     if fitted:
@@ -99,7 +100,10 @@ def _chosen(store: Store, days: Days) -> list[Batch]:
 def _fit(job: Job, key: str, batches: Sequence[str], before: Mapping[str, str | None]) -> dict[str, str]:
     """A model of each descriptor that the batches have, labelling every batch; proposed unless it is in force."""
     some = replace(job, store=Trial(job.store, key, batches))
-    found = {d: clusters.cluster(some, reduced.reduce(some, d), before[d]) for d in sorted(some.store.descriptors)}
+    there = {d for d in before if any(batch.has(d) for batch in some.store.batches)}
+    if any(all(batch.has(d) for d in job.settings.mix.of) for batch in some.store.batches):
+        there.add(MIX)
+    found = {d: clusters.cluster(some, reduced.reduce(some, d), before[d]) for d in sorted(there & set(before))}
     job.store.refresh()
     for model in found.values():
         if job.store.snapshot.entries[model].kind != "model":

@@ -14,6 +14,7 @@ from streamclust import tiling
 from streamclust.errors import InputError
 from streamclust.job import Job, fingerprint
 from streamclust.stages.labels import labels_name
+from streamclust.stages.sources import described
 from streamclust.stages.tile_chunks import Chunk, Run, fill, padded, stored_run, write_runs
 from streamclust.store.draft import Draft
 from streamclust.store.manifest import Entry
@@ -64,8 +65,8 @@ def count_tiles(job: Job, descriptor: str) -> Cover:
 
 def models(store: Store, descriptor: str) -> tuple[str, ...]:
     """The newest map, clusters and flags of a descriptor, whose labels are drawn."""
-    if descriptor not in store.descriptors:
-        raise InputError(store.path, f"no descriptor {descriptor!r}", f"one of {', '.join(sorted(store.descriptors))}")
+    if descriptor not in (known := described(store)):
+        raise InputError(store.path, f"no descriptor {descriptor!r}", f"one of {', '.join(known)}")
     found = []
     for role, command in ((f"{descriptor}/map", "map"), (f"{descriptor}/kmeans", "fit"), ("outliers", "outliers")):
         name = store.snapshot.newest("model", role)

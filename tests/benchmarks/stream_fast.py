@@ -16,7 +16,7 @@ from streamclust import decomposition, detector, drift, pipeline
 from streamclust.ingest import ingest
 from streamclust.readers.case import open_case
 from streamclust.stages import clusters, fused, measures, observe, strangeness, watch
-from streamclust.stages.reduced import load_projection
+from streamclust.stages.sources import load_projection
 from streamclust.streams import nothing
 from tests.benchmarks.replay import Replay
 from tests.benchmarks.stream import DIMS, Day, Stream, joined

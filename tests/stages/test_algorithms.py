@@ -18,7 +18,7 @@ from streamclust.readers.case import open_case
 from streamclust.stages.algorithms import beside
 from streamclust.stages.labels import labels_name
 from streamclust.stages.names import cluster_ids
-from streamclust.stages.reduced import reduced_name
+from streamclust.stages.sources import reduced_name
 from tests.cases import clustered, job_on, small, spoil, work, write_case
 from tests.faults import chunk_bytes, no_fsync
 

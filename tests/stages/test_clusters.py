@@ -11,7 +11,7 @@ from streamclust.cluster.assign import assign
 from streamclust.ingest import ingest
 from streamclust.readers.case import open_case
 from streamclust.stages.labels import labels_name
-from streamclust.stages.reduced import reduced_name
+from streamclust.stages.sources import reduced_name
 from tests.cases import clustered, job_on, matrices, small, spoil, work, write_case
 from tests.faults import chunk_bytes, no_fsync
 

@@ -19,7 +19,8 @@ from streamclust.errors import ConflictError, InputError
 from streamclust.ingest import ingest
 from streamclust.outliers import score_density
 from streamclust.readers.case import open_case
-from streamclust.stages.reduced import load_moments, reduce
+from streamclust.stages.projections import load_moments
+from streamclust.stages.reduced import reduce
 from streamclust.stages.strangeness import load_measures
 from streamclust.store import arrays, forgetting, proof
 from streamclust.store.forgetting import forget, resume
