@@ -21,7 +21,7 @@ from streamclust.readers.case import Case, open_case
 from streamclust.reporting import collect
 from streamclust.reporting.refit import collect_refit, write_refit
 from streamclust.stages import algorithms, clusters, compare, consensus, fused, grids, maps, reduced, refit, strangeness
-from streamclust.stages.sources import described
+from streamclust.stages.sources import MIX, described
 from streamclust.store.store import Store, create, open_store
 
 
@@ -167,11 +167,14 @@ def predict(job: Job) -> dict[str, str]:
 
 @one_blas_thread()
 def score(job: Job) -> dict[str, Any]:
-    """Noise, scores, flags and reasons of every row; returns what was flagged."""
+    """Noise, scores, flags and reasons of every row; returns what was flagged.
+
+    The mix has a score of its own, but none in the fused one: it would count its parts twice.
+    """
     models = _fitted(job)
     parents = {d: job.store.snapshot.entries[m].attributes["parents"][0] for d, m in models.items()}
     measured = {d: strangeness.measure(job, parents[d], model) for d, model in models.items()}
-    fusion = fused.fuse(job, measured)
+    fusion = fused.fuse(job, {d: model for d, model in measured.items() if d != MIX})
     about = job.store.snapshot.entries[fusion].attributes
     return {key: about[key] for key in ("scored", "flagged", "invalid", "budget", "threshold", "weights")}
 

@@ -14,6 +14,7 @@ from streamclust.readers.case import open_case
 from streamclust.stages import reduced
 from streamclust.stages.names import name_cluster, names
 from streamclust.stages.sources import MIX, load_projection, reduced_name
+from streamclust.stages.watch import watch
 from tests.cases import matrices, small, spoil, work, write_case
 from tests.faults import chunk_bytes, contents, no_fsync
 
@@ -81,6 +82,8 @@ def test_it_is_a_descriptor_in_every_table_and_on_the_page(fitted):
     assert table["mix_kmeans"].notna().sum() == N - 2
     assert {"mix_fine", "mix_outlier_score", "mix_x", "mix_y"} <= set(table)
     assert table["outlier_score"].notna().sum() == N - 2
+    fusion = fitted.store.snapshot.entries[fitted.store.snapshot.newest("model", "outliers")]
+    assert fusion.attributes["weights"].keys() == set(DIMS), "its parts are counted once"
     page = pipeline.report(fitted).read_text()
     assert "joined from a, b" in page
     comparison = fitted.store.snapshot.entries[fitted.store.snapshot.newest("comparison", "comparison")]
@@ -116,6 +119,8 @@ def test_a_day_and_a_refit(tmp_path):
         X, Z = joined(job.store, batch=1), rows_of(job.store, MIX, batch=1)
         frame = load_projection(job.store, projection_of(job.store, MIX))
         np.testing.assert_allclose(Z, (X - frame.mean) @ frame.components.T, atol=1e-4)
+        cried = [alarm for name in ("batches/000002-tue", "batches/000003-wed") for alarm in watch(job, name)]
+        assert {a.descriptor for a in cried if a.kind == "descriptor missing"} == {"b", "c"}, "the mix has no cause"
         table = job.store.labels().compute()
         assert table["mix_kmeans"].notna().sum() == N - 2 + M - 1
         before = job.store.snapshot.newest("model", "mix/kmeans")
