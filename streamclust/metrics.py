@@ -14,6 +14,7 @@ Doubles = NDArray[np.float64]
 Integers = NDArray[np.integer[Any]]
 
 _TILE = 4096
+PLATEAU = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +152,24 @@ def davies_bouldin(state: DaviesState, means: Float) -> float:
         return 0.0
     apart[apart == 0] = np.inf
     return float(np.mean(((spread[:, None] + spread) / apart).max(axis=1)))
+
+
+def plateau(values: Doubles, *, high: bool) -> tuple[int, int] | None:
+    """First and last index of the run about the best value that is nearly as good; None where nothing is defined.
+
+    Nearly as good is within PLATEAU of the range of all values : (n,), NaN where not defined.
+    """
+    cost = np.where(np.isnan(values), np.inf, -values if high else values)
+    best = int(np.argmin(cost)) if len(cost) else 0
+    if not np.isfinite(cost).any():
+        return None
+    near = cost <= cost[best] + PLATEAU * (cost[np.isfinite(cost)].max() - cost[best])
+    first = last = best
+    while first > 0 and near[first - 1]:
+        first -= 1
+    while last + 1 < len(near) and near[last + 1]:
+        last += 1
+    return first, last
 
 
 def choose_k(curve: Mapping[int, tuple[float, float]]) -> tuple[int, str]:

@@ -19,6 +19,7 @@ from streamclust.metrics import (
     identity,
     label_sums_block,
     merge,
+    plateau,
     spread_block,
     spread_identity,
     spread_merge,
@@ -135,3 +136,18 @@ def test_choose_k_ties_and_missing(curve, expected):
     k, reason = choose_k(curve)
     assert k == expected
     assert f"k = {expected}" in reason
+
+
+@pytest.mark.parametrize(
+    ("values", "high", "wanted"),
+    [
+        ([1, 5, 5.1, 4.9, 1, 5.1], True, (1, 3)),
+        ([1, 5, 5.1, 4.9, 1, 5.1], False, (0, 0)),
+        ([3, 1, 1.05, 1.5, 3], False, (1, 2)),
+        ([np.nan, 2, np.nan], True, (1, 1)),
+        ([np.nan, np.nan], True, None),
+        ([7, 7, 7], False, (0, 2)),
+    ],
+)
+def test_a_plateau_is_the_run_about_the_best_that_is_nearly_as_good(values, high, wanted):
+    assert plateau(np.array(values, float), high=high) == wanted

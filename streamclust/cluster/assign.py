@@ -31,6 +31,8 @@ class Tile:
     ----------
     rows : which of the block's m rows. centred : (m, p), which the next tile overwrites.
     sets : which s sets of centres. labels, sqdist : (s, m) int32 and float64.
+    second : (s, m) float64, squared distances to the second nearest centre, where they were asked for; infinite for a
+        lone centre.
     """
 
     rows: slice
@@ -38,6 +40,7 @@ class Tile:
     sets: tuple[int, ...]
     labels: Labels
     sqdist: Distances
+    second: Distances
 
 
 def gemm_rows(k: int) -> int:
@@ -57,7 +60,7 @@ def origin_of(centers: Float) -> NDArray[np.float32]:
     return np.asarray(origin if origin @ origin > _NEAR_ZERO * spread else np.zeros_like(origin), np.float32)
 
 
-def tiles(X: Float, sets: Sequence[Float], rows_per_gemm: int | None = None) -> Iterator[Tile]:
+def tiles(X: Float, sets: Sequence[Float], rows_per_gemm: int | None = None, *, second: bool = False) -> Iterator[Tile]:
     """Walk over X : (n, p) in tiles with the nearest of each set's centers : (k, p); see `assign`.
 
     A tile stays in the processor's cache while every set that shares its origin is compared with it.
@@ -67,7 +70,7 @@ def tiles(X: Float, sets: Sequence[Float], rows_per_gemm: int | None = None) -> 
         sharing.setdefault(origin_of(centers).tobytes(), []).append(i)
     for origin, which in sharing.items():
         about = np.frombuffer(origin, np.float32)
-        joints = [_Joint([sets[i] for i in part], about, rows_per_gemm) for part in _joined(which, sets)]
+        joints = [_Joint([sets[i] for i in part], about, rows_per_gemm, second=second) for part in _joined(which, sets)]
         buffer = np.empty((min(len(X), _TILE_ROWS), X.shape[1]), np.float32)
         for start in range(0, len(X), _TILE_ROWS):
             tile = X[start : start + _TILE_ROWS]
@@ -75,8 +78,9 @@ def tiles(X: Float, sets: Sequence[Float], rows_per_gemm: int | None = None) -> 
                 Z = np.subtract(tile, about, out=buffer[: len(tile)], casting="same_kind")
                 norms = np.vecdot(Z, Z)
                 found = [joint.nearest(tile, Z, norms) for joint in joints]
-            labels, sqdist = (np.concatenate(parts) for parts in zip(*found, strict=True))
-            yield Tile(slice(start, start + len(tile)), Z, tuple(which), labels, sqdist)
+            labels = np.concatenate([labels for labels, _ in found])
+            distances = np.concatenate([distances for _, distances in found])
+            yield Tile(slice(start, start + len(tile)), Z, tuple(which), labels, distances[:, 0], distances[:, 1])
 
 
 def _joined(which: Sequence[int], sets: Sequence[Float]) -> list[list[int]]:
@@ -128,10 +132,13 @@ def exact_sqdist(X: Float, centers: Float, labels: NDArray[np.integer[Any]]) -> 
 
 
 class _Joint:
-    """Sets of centres made ready for many tiles, all compared by one GEMM."""
+    """Sets of centres made ready for many tiles, all compared by one GEMM.
 
-    def __init__(self, sets: Sequence[Float], origin: Float, rows_per_gemm: int | None) -> None:
-        self.centers, self.origin = np.concatenate(sets), origin
+    Distances : (s, 2, m), to the nearest and, if asked for, to the second nearest centre.
+    """
+
+    def __init__(self, sets: Sequence[Float], origin: Float, rows_per_gemm: int | None, *, second: bool) -> None:
+        self.centers, self.origin, self.second = np.concatenate(sets), origin, second
         ends = np.cumsum([0] + [len(centers) for centers in sets])
         self.sets = [slice(start, stop) for start, stop in pairwise(ends)]
         self.rows = rows_per_gemm or gemm_rows(len(self.centers))
@@ -142,15 +149,15 @@ class _Joint:
 
     def nearest(self, tile: Float, Z: Float, norms: Float) -> tuple[Labels, Distances]:
         """Per set, of a tile : (s, m), some rows at a time; rows beyond float32 once more in float64."""
-        labels, sqdist = np.empty((len(self.sets), len(tile)), np.int32), np.empty((len(self.sets), len(tile)))
+        labels, sqdist = np.empty((len(self.sets), len(tile)), np.int32), np.empty((len(self.sets), 2, len(tile)))
         for start in range(0, len(tile), self.rows):
             s = slice(start, start + self.rows)
-            labels[:, s], sqdist[:, s] = self._nearest(tile[s], Z[s], norms[s], self.moved, self.half)
-        wide = np.flatnonzero(~np.isfinite(sqdist).all(axis=0))
+            labels[:, s], sqdist[:, :, s] = self._nearest(tile[s], Z[s], norms[s], self.moved, self.half)
+        wide = np.flatnonzero(~np.isfinite(sqdist[:, 0]).all(axis=0))
         if len(wide):
             Z, moved = tile[wide].astype(np.float64) - self.origin, self.centers.astype(np.float64) - self.origin
             half = np.vecdot(moved, moved) / 2
-            labels[:, wide], sqdist[:, wide] = self._nearest(tile[wide], Z, np.vecdot(Z, Z), moved, half)
+            labels[:, wide], sqdist[:, :, wide] = self._nearest(tile[wide], Z, np.vecdot(Z, Z), moved, half)
         return labels, sqdist
 
     def _nearest(self, tile: Float, Z: Float, norms: Float, moved: Float, half: Float) -> tuple[Labels, Distances]:
@@ -158,8 +165,14 @@ class _Joint:
         out = self.scores[: len(Z)] if Z.dtype == np.float32 else None
         scores = np.matmul(Z, -moved.T, out=out)
         scores += half
-        found = [_decide(tile, self.centers[s], norms, scores[:, s], half[s], Z.shape[1]) for s in self.sets]
-        labels, sqdist = (np.stack(parts) for parts in zip(*found, strict=True))
+        labels = np.empty((len(self.sets), len(tile)), np.int32)
+        sqdist = np.full((len(self.sets), 2, len(tile)), np.inf)
+        for j, s in enumerate(self.sets):
+            part = scores[:, s]
+            labels[j], sqdist[j, 0] = _decide(tile, self.centers[s], norms, part, half[s], Z.shape[1])
+            if self.second and part.shape[1] > 1:
+                part[np.arange(len(tile)), labels[j]] = np.inf
+                _, sqdist[j, 1] = _decide(tile, self.centers[s], norms, part, half[s], Z.shape[1])
         return labels, sqdist
 
 

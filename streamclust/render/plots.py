@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike, NDArray
 
-BLUE, GREEN, VERMILION, PURPLE, GREY = "#0072b2", "#009e73", "#d55e00", "#9a4f80", "#767c86"
+BLUE, GREEN, VERMILION, PURPLE, BROWN = "#0072b2", "#009e73", "#d55e00", "#9a4f80", "#b07a00"
+GREY = "#767c86"
 INK, RULE = "#1b1e24", "#e3e6ea"
 STYLE: Any = {
     "font.family": "DejaVu Sans",
@@ -44,49 +45,6 @@ STYLE: Any = {
 DPI = 160
 
 
-def k_curves(
-    ks: Sequence[int],
-    ch: ArrayLike,
-    db: ArrayLike,
-    inertia: ArrayLike,
-    chosen: int,
-    stability: NDArray[np.float64] | None = None,
-) -> bytes:
-    """Calinski-Harabasz, Davies-Bouldin and inertia against k, with the chosen k marked. NaN scores are left out.
-
-    ``stability`` : (ks, 3) mean, low and high adds a panel with its interval.
-    """
-    panels = [
-        ("Calinski-Harabasz", "higher is better", ch, BLUE),
-        ("Davies-Bouldin", "lower is better", db, VERMILION),
-        ("Inertia", "sum of squared distances", inertia, GREEN),
-    ]
-    if stability is not None:
-        panels.insert(2, ("Stability", "agreement of halves (ARI)", stability[:, 0], PURPLE))
-    k = np.asarray(ks, dtype=np.float64)
-    with drawing(11 if stability is None else 13.5, 3.3) as figure:
-        for axes, (name, unit, values, colour) in zip(_row(figure, len(panels)), panels, strict=True):
-            scores = np.asarray(values, dtype=np.float64)
-            if scores.shape != k.shape:
-                raise InputError("k_curves", f"{scores.size} scores of {name}", f"one for each of {k.size} values of k")
-            axes.axvline(chosen, color=GREY, linestyle=(0, (3, 3)), linewidth=1.2)
-            axes.plot(k, scores, color=colour, marker="o", markersize=4.5, linewidth=1.8)
-            at = k == chosen
-            axes.plot(k[at], scores[at], color=colour, marker="o", markersize=10, markerfacecolor="white", mew=2)
-            if stability is not None and name == "Stability":
-                axes.fill_between(k, stability[:, 1], stability[:, 2], color=colour, alpha=0.18, linewidth=0)
-                axes.set_ylim(0, 1.02)
-            axes.set_title(name)
-            axes.set_ylabel(unit)
-            axes.set_xlabel("clusters k")
-            _k_axis(axes, k)
-            _thousands(axes)
-        figure.axes[0].set_title(
-            f"chosen k = {chosen}", loc="right", fontsize=9.5, fontweight="normal", color="#4d535d"
-        )
-        return as_png(figure)
-
-
 def cluster_sizes(sizes: ArrayLike) -> bytes:
     """Rows per cluster, largest first; ``sizes`` is (k,) counts. Beyond 60 clusters a line stands for the bars."""
     ordered = np.sort(np.asarray(sizes, dtype=np.int64))[::-1]
@@ -105,7 +63,7 @@ def cluster_sizes(sizes: ArrayLike) -> bytes:
         axes.set_title(f"Rows in each of {len(ordered):,} clusters" if len(ordered) > 1 else "Rows in the only cluster")
         axes.set_xlabel("clusters, largest first")
         axes.set_ylabel("rows")
-        _thousands(axes)
+        thousands(axes)
         return as_png(figure)
 
 
@@ -156,7 +114,7 @@ def score_histogram(counts: ArrayLike, edges: ArrayLike, threshold: float) -> by
         )  # fmt: skip
         axes.set_yscale("log", nonpositive="clip")
         axes.set_ylim(bottom=0.7)
-        _thousands(axes)
+        thousands(axes)
         axes.set_title("Outlier scores of all rows")
         axes.set_xlabel("outlier score (higher is stranger)")
         axes.set_ylabel("rows (log scale)")
@@ -247,28 +205,13 @@ def as_png(figure: Figure) -> bytes:
     return out.getvalue()
 
 
-def _row(figure: Figure, columns: int) -> list[Axes]:
-    return list(figure.subplots(1, columns))
-
-
 def _whole_ticks(axes: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True, min_n_ticks=1))
 
 
-def _k_axis(axes: Axes, k: NDArray[np.float64]) -> None:
-    from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
-
-    if len(k) and k.max() > 12 * k.min():
-        axes.set_xscale("log")
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(ScalarFormatter())
-    picks = k if len(k) <= 8 else k[np.unique(np.linspace(0, len(k) - 1, 8).round().astype(int))]
-    axes.xaxis.set_major_locator(FixedLocator(picks.tolist()))
-
-
-def _thousands(axes: Axes) -> None:
+def thousands(axes: Axes) -> None:
     from matplotlib.ticker import EngFormatter, FuncFormatter
 
     largest = max((abs(v) for v in axes.get_ylim()), default=0)

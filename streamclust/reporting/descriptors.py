@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from streamclust.cluster.assign import assign
 from streamclust.job import Job
 from streamclust.render import plots
+from streamclust.render.k_curves import Curve, k_curves
 from streamclust.render.report_data import Algorithm, Cluster, DescriptorReport, Figure, Fine, FineCluster, Noise, Thumb
 from streamclust.render.trees import dendrogram
 from streamclust.reporting.album import Album
@@ -56,7 +57,7 @@ def describe(job: Job, descriptor: str, clustering: str, album: Album, maps: Map
 
 
 def _curves(job: Job, clustering: str) -> np.ndarray[Any, Any]:
-    """(3, ks) inertia, Calinski-Harabasz, Davies-Bouldin."""
+    """(4, ks) inertia, Calinski-Harabasz, Davies-Bouldin, simplified silhouette; the last is new."""
     ks = job.store.snapshot.entries[clustering].attributes["ks"]
     return np.stack([job.store.read(clustering, f"sweep/{k:05d}/scores") for k in ks], axis=1)
 
@@ -98,21 +99,28 @@ def _k_figure(job: Job, clustering: str, curves: np.ndarray[Any, Any]) -> Figure
     ks = entry.attributes["ks"]
     if len(ks) < 2:
         return None
-    stored = [f"sweep/{k:05d}/stability" for k in ks]
-    known = [name in entry.arrays for name in stored]
-    stability = np.stack(
-        [
-            job.store.read(clustering, name) if there else np.full(3, np.nan)
-            for name, there in zip(stored, known, strict=True)
-        ]
-    )
-    image = plots.k_curves(
-        ks, curves[1], curves[2], curves[0], entry.attributes["k"], stability if any(known) else None
-    )
-    caption = "Both indices over every valid row, for every k that was tried; the chosen k is marked."
-    if any(known):
+    panels = [
+        Curve("Calinski-Harabasz", "higher is better", curves[1], plots.BLUE, "high"),
+        Curve("Davies-Bouldin", "lower is better", curves[2], plots.VERMILION, "low"),
+    ]
+    if len(curves) > 3:  # models of before have none
+        panels.append(Curve("Simplified silhouette", "higher is better", curves[3], plots.BROWN, "high"))
+    caption = "The indices over every valid row, for every k that was tried."
+    stability = _stability(job, clustering, ks)
+    if np.isfinite(stability).any():
+        mean, band = stability[:, 0], stability[:, 1:]
+        panels.append(Curve("Stability", "agreement of halves (ARI)", mean, plots.PURPLE, "high", band))
         caption += " Stability: halves of the sample, clustered apart; the band holds nine of ten pairs."
+    panels.append(Curve("Inertia", "sum of squared distances", curves[0], plots.GREEN))
+    image = k_curves(ks, panels, entry.attributes["k"])
     return Figure(title=f"{entry.attributes['descriptor']}: choice of k", image=image, caption=caption)
+
+
+def _stability(job: Job, clustering: str, ks: Sequence[int]) -> np.ndarray[Any, Any]:
+    """(ks, 3) mean, low and high; NaN where nothing was said."""
+    known = job.store.snapshot.entries[clustering].arrays
+    names = [f"sweep/{k:05d}/stability" for k in ks]
+    return np.stack([job.store.read(clustering, name) if name in known else np.full(3, np.nan) for name in names])
 
 
 def _variance_figure(job: Job, descriptor: str, projection: str) -> Figure:

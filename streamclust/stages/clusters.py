@@ -47,7 +47,7 @@ def cluster(job: Job, projection: str, before: str | None = None) -> str:
         kept = None if before is None else former(job, before, projection)
         scores = sweep(job, projection, addresses, _fine_k(job, n, kept), _starts(kept))
         chosen, reason = _choose({k: s for k, s in scores.items() if k != FINE}, settings.cluster.k, kept)
-        reason += _words(scores[chosen])
+        reason += _plateaus(scores) + _words(scores[chosen])
     with job.journal.stage(f"{descriptor}: label", n):
         return _publish(job, projection, addresses, wanted, scores, chosen, reason, inputs)
 
@@ -87,6 +87,18 @@ def _choose(scores: Mapping[int, Score], wanted: int | None, kept: Former | None
         f"k = {least}: {kept.k} as before{since}; no larger one keeps them and is better by both Calinski-Harabasz and "
         "Davies-Bouldin."
     )
+
+
+def _plateaus(scores: Mapping[Any, Score]) -> str:
+    """Which k are nearly as good as the best by each index, where that is more than one."""
+    ks = sorted(k for k in scores if k != FINE)
+    said = []
+    for name, high in (("Calinski-Harabasz", True), ("Davies-Bouldin", False), ("silhouette", True)):
+        values = np.array([getattr(scores[k], name.lower().replace("-", "_")) for k in ks])
+        flat = metrics.plateau(values, high=high)
+        if flat is not None and flat[0] < flat[1]:
+            said.append(f"k = {ks[flat[0]]} to {ks[flat[1]]} by {name}")
+    return f" Nearly as good as the best: {', '.join(said)}." if said else ""
 
 
 def _words(score: Score) -> str:
@@ -138,7 +150,8 @@ def _publish(
         room = FINE if key == FINE else f"sweep/{key:05d}"
         draft.write(f"{room}/centers", score.result.centers)
         draft.write(f"{room}/counts", score.result.counts)
-        draft.write(f"{room}/scores", np.array([score.result.inertia, score.calinski_harabasz, score.davies_bouldin]))
+        scored = [score.result.inertia, score.calinski_harabasz, score.davies_bouldin, score.silhouette]
+        draft.write(f"{room}/scores", np.array(scored))
         if score.stability is not None:
             draft.write(f"{room}/stability", score.stability)
     for key, state in members.items():

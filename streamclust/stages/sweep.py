@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from streamclust import metrics
 from streamclust.cluster import kmeans
+from streamclust.cluster import spread as spreading
 from streamclust.cluster.assign import assign
 from streamclust.cluster.restarts import restarts
-from streamclust.cluster.spread import spread_block
+from streamclust.cluster.spread import Spread
 from streamclust.cluster.stability import half_labels, judged, stability
 from streamclust.job import Job
 from streamclust.stages.former import FINE
@@ -29,11 +30,12 @@ CHAINS = 4
 
 @dataclass(frozen=True)
 class Score:
-    """One k: sizes and both indices over all valid rows; (mean, low, high) of its stability on halves of the sample."""
+    """One k: sizes and indices over all valid rows; (mean, low, high) of its stability on halves of the sample."""
 
     result: kmeans.LloydResult
     calinski_harabasz: float
     davies_bouldin: float
+    silhouette: float
     stability: NDArray[np.float64] | None = None
 
 
@@ -63,8 +65,9 @@ def sweep(job: Job, projection: str, addresses: list[Rows], fine_k: int, former:
     centers = {k: result.centers for k, result in final.items()}
     stable = _stability(job, projection, [k for k in final if k != FINE])
     spreads = job.executor.fold(add_spread, addresses, merge_spread, centers, means, run=1)
+    bouldin = {k: metrics.davies_bouldin(spread.davies, means[k]) for k, spread in spreads.items()}
     return {
-        k: Score(r, metrics.calinski_harabasz(r.sums), metrics.davies_bouldin(spreads[k], means[k]), stable.get(k))
+        k: Score(r, metrics.calinski_harabasz(r.sums), bouldin[k], spreads[k].silhouette, stable.get(k))
         for k, r in final.items()
     }
 
@@ -137,17 +140,13 @@ def merge_lloyd(a: Mapping[Any, kmeans.LloydState], b: Mapping[Any, kmeans.Lloyd
     return {key: kmeans.merge(a[key], b[key]) for key in a}
 
 
-def add_spread(
-    state: Mapping[Any, metrics.DaviesState] | None, rows: Rows, centers: Centers, means: Centers
-) -> dict[Any, metrics.DaviesState]:
-    """One block's distances to the means of its labels, for Davies-Bouldin."""
+def add_spread(state: Mapping[Any, Spread] | None, rows: Rows, centers: Centers, means: Centers) -> dict[Any, Spread]:
+    """One block's distances to the means of its labels, for Davies-Bouldin, and its simplified silhouettes."""
     Z = read_valid(rows)[0]
-    found = spread_block(Z, centers, means)
+    found = spreading.spread_block(Z, centers, means)
     return found if state is None else merge_spread(state, found)
 
 
-def merge_spread(
-    a: Mapping[Any, metrics.DaviesState], b: Mapping[Any, metrics.DaviesState]
-) -> dict[Any, metrics.DaviesState]:
+def merge_spread(a: Mapping[Any, Spread], b: Mapping[Any, Spread]) -> dict[Any, Spread]:
     """Both, set by set."""
-    return {key: metrics.spread_merge(a[key], b[key]) for key in a}
+    return {key: spreading.merge(a[key], b[key]) for key in a}

@@ -9,6 +9,7 @@ from hypothesis import given
 
 from streamclust.cluster.assign import assign
 from streamclust.cluster.kmeans import lloyd_block, merge
+from streamclust.cluster.spread import merge as merge_spread
 from streamclust.cluster.spread import spread_block
 from streamclust.metrics import davies_bouldin, spread_merge
 from streamclust.metrics import spread_block as by_differences
@@ -25,7 +26,7 @@ def test_as_by_differences(problem):
     means = {key: reduce(merge, [state[key] for state in states]).sums.means for key in sets}
     found = [spread_block(block, sets, means) for block in blocks]
     for key, c in sets.items():
-        whole = reduce(spread_merge, [state[key] for state in found])
+        whole = reduce(merge_spread, [state[key] for state in found]).davies
         true = reduce(spread_merge, [by_differences(block, assign(block, c)[0], means[key]) for block in blocks])
         np.testing.assert_array_equal(whole.counts, true.counts)
         nothing = 1e-12 * np.abs(X).max()  # what float64 resolves
@@ -39,7 +40,7 @@ def test_no_worse_than_float32_on_ordinary_rows():
     X = (rng.normal(size=(5000, 40)) + 3 * rng.normal(size=(8, 40))[rng.integers(0, 8, 5000)]).astype(np.float32)
     sets = {8: X[:8].copy()}
     means = {8: lloyd_block(X, sets)[8].sums.means}
-    found, true = spread_block(X, sets, means)[8], by_differences(X, assign(X, sets[8])[0], means[8])
+    found, true = spread_block(X, sets, means)[8].davies, by_differences(X, assign(X, sets[8])[0], means[8])
     np.testing.assert_allclose(found.distances, true.distances, rtol=1e-5)
 
 
@@ -47,4 +48,41 @@ def test_identical_rows_have_no_spread():
     X = np.repeat(np.array([[1.1, 7.3], [-4.2, 0.9]], np.float32), 5, axis=0)
     sets = {2: X[[0, 5]] + np.float32(0.3)}
     means = {2: lloyd_block(X, sets)[2].sums.means}
-    assert spread_block(X, sets, means)[2].distances.max() < 1e-6
+    assert spread_block(X, sets, means)[2].davies.distances.max() < 1e-6
+
+
+@laws
+@given(problems())
+def test_silhouettes_are_one_minus_the_ratio_of_the_two_smallest_distances(problem):
+    X, centers, _, rng = problem
+    sets = {"some": centers, "one": centers[:1]}
+    means = {key: lloyd_block(X, sets)[key].sums.means for key in sets}
+    found = [spread_block(block, sets, means) for block in cut(X, rng)]
+    whole = {key: reduce(merge_spread, [state[key] for state in found]) for key in sets}
+    assert np.isnan(whole["one"].silhouette)
+    if len(centers) < 2:
+        return
+    far = np.sort(np.linalg.norm(X.astype(float)[:, None] - centers.astype(float), axis=2), axis=1)
+    a, b = far[:, 0], far[:, 1]
+    scale = np.abs(X).max() * 1e-5  # below it float32 does not tell the two apart
+    sure = b > scale
+    wanted = np.where(b > 0, 1 - a / np.where(b > 0, b, 1), 0)
+    spare = (~sure).mean() + 0.01
+    assert abs(whole["some"].silhouette - wanted.mean()) <= spare
+
+
+def test_the_silhouette_is_that_of_plain_differences_on_ordinary_rows():
+    rng = np.random.default_rng(3)
+    X = (rng.normal(size=(5000, 40)) + 3 * rng.normal(size=(8, 40))[rng.integers(0, 8, 5000)]).astype(np.float32)
+    sets = {8: X[:8].copy()}
+    means = {8: lloyd_block(X, sets)[8].sums.means}
+    far = np.sort(np.linalg.norm(X.astype(float)[:, None] - sets[8].astype(float), axis=2), axis=1)
+    found = spread_block(X, sets, means)[8]
+    np.testing.assert_allclose(found.silhouette, (1 - far[:, 0] / far[:, 1]).mean(), rtol=1e-5)
+    assert found.silhouettes.shape == (8,)
+
+
+def test_equal_centres_tell_nothing_apart():
+    X = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    sets = {2: np.repeat(X[:1], 2, axis=0)}
+    assert spread_block(X, sets, {2: sets[2].astype(float)})[2].silhouette == 0

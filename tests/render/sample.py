@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from streamclust.render import density, plots
 from streamclust.render.contact_sheets import thumbnail
+from streamclust.render.k_curves import Curve, k_curves
 from streamclust.render.report_data import (
     Agreement,
     Algorithm,
@@ -86,9 +87,12 @@ def make_descriptor(name: str, seed: int, *, pictures: bool = True, size: int = 
     points, labels = blobs(k=k, seed=seed)
     sizes = np.bincount(labels, minlength=k)
     ks = [2, 3, 4, 6, 8, 10, 14, 20, 30]
-    curves = plots.k_curves(
-        ks, [900 / v**0.4 for v in ks], [1.4 + v / 30 for v in ks], [4e5 / v**0.3 for v in ks], chosen=14
-    )
+    panels = [
+        Curve("Calinski-Harabasz", "higher is better", [900 / v**0.4 for v in ks], plots.BLUE, "high"),
+        Curve("Davies-Bouldin", "lower is better", [1.4 + v / 30 for v in ks], plots.VERMILION, "low"),
+        Curve("Inertia", "sum of squared distances", [4e5 / v**0.3 for v in ks], plots.GREEN),
+    ]
+    curves = k_curves(ks, panels, chosen=14)
     ratio = np.exp(-np.arange(128) / 20)
     return DescriptorReport(
         name=name,

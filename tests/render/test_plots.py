@@ -14,13 +14,19 @@ from PIL import Image
 
 from streamclust.errors import InputError
 from streamclust.render import plots
+from streamclust.render.k_curves import Curve, k_curves
+
+
+def curve(values, band=None):
+    return Curve("Index", "higher is better", values, plots.BLUE, "high", None if band is None else np.array(band))
+
 
 HEAT = np.array([[1, 0.3, np.nan], [0.3, 1, -0.1], [np.nan, -0.1, 1]])
 CHARTS = {
-    "k_curves with stability": lambda: plots.k_curves(
-        [2, 3], [9, 8], [1, 2], [4, 3], 3, np.array([[1, 0.9, 1], [0.5, 0.2, 0.8]])
+    "k_curves in two rows": lambda: k_curves(
+        [2, 3], [curve([9, 8])] * 3 + [curve([1, 0.5], [[0.9, 1], [0.2, 0.8]])], 3
     ),
-    "k_curves": lambda: plots.k_curves([2, 3, 5], [9, 8, np.nan], [1, 2, 3], [1e6, 5e5, 2e5], 3),
+    "k_curves": lambda: k_curves([2, 3, 5], [curve([9, 8, np.nan]), curve([1e6, 5e5, 2e5])], 3),
     "sizes": lambda: plots.cluster_sizes([5, 900, 33]),
     "many sizes": lambda: plots.cluster_sizes(np.arange(1, 401)),
     "variance": lambda: plots.variance_curve([0.5, 0.3, 0.2], 2),
@@ -50,12 +56,12 @@ def test_charts_are_deterministic_and_leave_no_trace(name):
 def test_any_sizes_and_scores_draw(sizes, scores):
     assert plots.cluster_sizes(sizes).startswith(b"\x89PNG")
     ks = list(range(2, 2 + len(scores)))
-    assert plots.k_curves(ks, scores, scores, scores, ks[0]).startswith(b"\x89PNG")
+    assert k_curves(ks, [curve(scores)] * 2, ks[0]).startswith(b"\x89PNG")
 
 
 def test_lengths_that_do_not_match_are_refused():
-    with pytest.raises(InputError, match="2 scores of Davies-Bouldin"):
-        plots.k_curves([2, 3, 4], [1, 2, 3], [1, 2], [1, 2, 3], 2)
+    with pytest.raises(InputError, match="2 scores of Index"):
+        k_curves([2, 3, 4], [curve([1, 2, 3]), curve([1, 2])], 2)
     with pytest.raises(InputError, match="4 edges"):
         plots.score_histogram([1, 2], [0, 1, 2, 3], 1)
     with pytest.raises(InputError, match=re.escape("(2, 2)")):

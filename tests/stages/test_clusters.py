@@ -55,11 +55,14 @@ def test_indices_equal_scikit_learn_s_on_all_rows(fitted, descriptor):
     store = fitted.store
     Z, labels, model = rows_and_labels(store, descriptor)
     for k in store.snapshot.entries[model].attributes["ks"]:
-        under = assign(Z, store.read(model, f"sweep/{k:05d}/centers"))[0]
-        _, ch, db = store.read(model, f"sweep/{k:05d}/scores")
+        centers = store.read(model, f"sweep/{k:05d}/centers")
+        under = assign(Z, centers)[0]
+        _, ch, db, silhouette = store.read(model, f"sweep/{k:05d}/scores")
         # float32 distances of well separated rows keep five digits
         assert ch == pytest.approx(calinski_harabasz_score(Z.astype(float), under), rel=1e-4)
         assert db == pytest.approx(davies_bouldin_score(Z.astype(float), under), rel=1e-4)
+        near = np.sort(np.linalg.norm(Z[:, None].astype(float) - centers, axis=2), axis=1)
+        assert silhouette == pytest.approx((1 - near[:, 0] / near[:, 1]).mean(), rel=1e-4)
     assert len(set(labels)) == store.snapshot.entries[model].attributes["clusters"]
 
 
