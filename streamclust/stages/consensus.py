@@ -30,6 +30,7 @@ KINDS = {"label": np.int32, "confidence": np.float32}
 COLUMNS = {"label": "consensus", "confidence": "confidence"}
 SAMPLE = 20_000
 SHOWN = 12
+AGREED = 0.8  # the share of the evidence below which an image is in doubt
 
 Names = Sequence[str]
 Centers = NDArray[np.float32]
@@ -124,6 +125,7 @@ def _publish(
     draft.write("centers", found.centers)
     draft.write("counts", agreed.counts)
     draft.write("confidence", agreed.confidence / np.maximum(agreed.counts, 1))
+    draft.write("doubted", agreed.doubted)
     for kind in ("nearest", "random", "farthest"):
         draft.write(f"members/{kind}", getattr(agreed.members, kind))
     attributes = {
@@ -209,10 +211,13 @@ def write_labels(rows: Rows, ballot: Ballot, names: Names, centers: Centers) -> 
 
 @dataclass(frozen=True, eq=False)
 class Agreed:
-    """Of k consensus clusters: rows and summed confidence (k,), rows by old label (k_old, k), and who is surest."""
+    """Of k consensus clusters: rows, summed confidence and rows in doubt (k,), rows by old label (k_old, k), and who is
+    surest.
+    """
 
     counts: NDArray[np.int64]
     confidence: NDArray[np.float64]
+    doubted: NDArray[np.int64]
     moved: NDArray[np.int64]
     members: MembersState
 
@@ -227,6 +232,7 @@ def add_labels(
     found = Agreed(
         np.bincount(label[valid], minlength=k).astype(np.int64),
         np.bincount(label[valid], sure[valid], k).astype(np.float64),
+        np.bincount(label[valid & (sure < AGREED)], minlength=k).astype(np.int64),
         counts.contingency_block(before, label, old, k),
         members_block(rows.ids[valid], label[valid], 1 - sure[valid], k, SHOWN, seed),
     )
@@ -235,5 +241,5 @@ def add_labels(
 
 def merge(a: Agreed, b: Agreed) -> Agreed:
     """Both."""
-    members = merge_members(a.members, b.members)
-    return Agreed(a.counts + b.counts, a.confidence + b.confidence, a.moved + b.moved, members)
+    members, sure = merge_members(a.members, b.members), a.confidence + b.confidence
+    return Agreed(a.counts + b.counts, sure, a.doubted + b.doubted, a.moved + b.moved, members)

@@ -10,7 +10,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from streamclust.cluster import kmeans
 from streamclust.cluster.assign import assign
-from streamclust.cluster.consensus import LEAST, Ballot, choose, weigh
+from streamclust.cluster.consensus import LEAST, Ballot, choose, sharpness, weigh
 from streamclust.cluster.restarts import restarts
 from streamclust.counts import adjusted_mutual_info, contingency_block
 
@@ -96,3 +96,12 @@ def test_a_clustering_that_is_missing_does_not_vote_against():
 def test_clusterings_that_agree_with_nothing_weigh_the_same():
     assert weigh(["a", "b"], {("a", "b"): np.array([[5, 0]])}) == (0.5, 0.5)
     assert weigh(["a"], {}) == (1.0,)
+
+
+def test_sharpness_is_the_f_measure_of_the_cluster_that_fits_best():
+    table = np.array([[80, 20, 0], [0, 30, 70]])
+    best, measure = sharpness(table)
+    assert best.tolist() == [0, 2]
+    np.testing.assert_allclose(measure, [2 * 80 / (100 + 80), 2 * 70 / (100 + 70)])
+    assert sharpness(np.diag([5, 9]))[1].tolist() == [1, 1]
+    assert sharpness(np.zeros((2, 3), int))[1].tolist() == [0, 0]

@@ -52,6 +52,8 @@ def test_every_row_gets_the_kind_that_both_descriptors_see_and_how_sure_that_is(
     assert about["clusterings"] == [
         f"{d}/{a}" for d in ("osnet", "vdc") for a in ("kmeans", "mixture", "agglomerative")
     ]
+    model = fitted.store.snapshot.newest("model", "consensus")
+    np.testing.assert_array_equal(fitted.store.read(model, "doubted"), np.bincount(label[sure < 0.8], minlength=4))
     table = fitted.store.labels().compute()
     np.testing.assert_array_equal(table["consensus"].to_numpy(int), label)
     np.testing.assert_allclose(table["confidence"].to_numpy(float), sure)
