@@ -146,15 +146,15 @@ def take_block(
     kept = rows.written("X", "valid")
     X = rows.read("X") if kept else source.read(rows.start, rows.stop)
     valid = np.isfinite(X).all(axis=1)
+    digest = arrays.digest(X) if kept else rows.write("X", X)
     if not kept:
-        rows.write("X", X)
         rows.write("valid", valid)
     lo, hi = np.searchsorted(chosen, [rows.start, rows.stop])
     np.save(scratch / f"{rows.start}.npy", X[chosen[lo:hi] - rows.start])
     if state is None:
         state = Taken(mo.identity(source.shape[1], scatter=scatter), {}, 0, 0)
     moments = mo.accumulate(state.moments, X if valid.all() else X[valid])
-    digests = {**state.digests, rows.start: arrays.digest(X)}
+    digests = {**state.digests, rows.start: digest}
     return Taken(moments, digests, state.valid + int(valid.sum()), state.kept + kept)
 
 

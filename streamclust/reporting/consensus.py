@@ -46,14 +46,11 @@ def describe_consensus(job: Job, model: str, album: Album) -> Section:
         )
         for i in range(min(len(counts), SHOWN))
     )
-    sure = float(np.average(confidence, weights=counts)) if counts.sum() else 0.0
-    said = (
+    shared = (
         f"{len(counts)} clusters hold what {len(called)} clusterings share (adjusted mutual information "
-        f"{about['shared']:.2f}). On average {sure:.0%} of the evidence votes for an image's label; "
-        f"where it is less than {AGREED:.0%}, the clusterings see different things and the image is in doubt."
+        f"{about['shared']:.2f})."
     )
-    if doubted is not None:
-        said += f" {int(doubted.sum()):,} images are ({doubted.sum() / n:.1%}); the exported table has the confidence."
+    said = f"{shared} {_sure(counts, confidence, doubted)}"
     return Section(
         title="What all agree upon",
         paragraphs=(said, _winners([name for _, _, name in drawn])),
@@ -76,6 +73,17 @@ def describe_consensus(job: Job, model: str, album: Album) -> Section:
         ),
         groups=_groups(job, model, album, ids),
     )
+
+
+def _sure(counts: NDArray[np.int64], confidence: NDArray[np.float64], doubted: NDArray[np.int64] | None) -> str:
+    n = max(int(counts.sum()), 1)
+    said = (
+        f"On average {confidence @ counts / n:.0%} of the evidence votes for an image's label; "
+        f"where it is less than {AGREED:.0%}, the clusterings see different things and the image is in doubt."
+    )
+    if doubted is None:  # models of before
+        return said
+    return f"{said} {int(doubted.sum()):,} images are ({doubted.sum() / n:.1%}); the exported table has the confidence."
 
 
 def _drawn(

@@ -15,6 +15,7 @@ from streamclust.stages import reduced
 from streamclust.stages.names import name_cluster, names
 from streamclust.stages.sources import MIX, load_projection, reduced_name
 from streamclust.stages.watch import watch
+from streamclust.store.forgetting import forget
 from tests.cases import matrices, small, spoil, work, write_case
 from tests.faults import chunk_bytes, contents, no_fsync
 
@@ -130,6 +131,19 @@ def test_a_day_and_a_refit(tmp_path):
         parents = job.store.snapshot.entries[models[MIX]].attributes["parents"]
         of = {d: parent for d, parent, _ in job.store.snapshot.entries[parents[0]].attributes["parts"]}
         assert of == {d: projection_of(job.store, d) for d in "ab"}
+
+
+def test_forgotten_rows_are_gone_from_it(tmp_path):
+    with no_fsync():
+        job = work(tmp_path / "s", case_of(tmp_path / "mon", slice(N)), SETTINGS)
+        path = job.store.labels().compute()["path"][11]
+        found = forget(job.store, paths=[path])
+        job.store.refresh()
+        assert found.left == ()
+        assert any(model.startswith("models/mix-") for model in found.models)
+        assert np.isnan(rows_of(job.store, MIX)[11]).all()
+        pipeline.fit(job)
+        assert np.isnan(rows_of(job.store, MIX)[11]).all()
 
 
 def test_weights_are_beside_equal_variance(tmp_path):
