@@ -19,6 +19,8 @@ _FINE_RESTARTS = 2
 _ROWS_PER_CENTER = 200
 _FINE_ROWS_PER_CENTER = 20
 _ENOUGH_TO_JUDGE = 1000
+_SOME, _TO_THE_END = 5, 100
+_MORE = 8
 _POLISH = 5
 _POLISH_ITER = 20
 
@@ -28,7 +30,7 @@ def restarts(
     ks: Sequence[int],
     n_init: int = 12,
     train_rows: int = 4000,
-    n_iter: int = 5,
+    n_iter: int | None = None,
     keep: int = 3,
     seed: int = 0,
 ) -> dict[int, list[Centers]]:
@@ -41,11 +43,12 @@ def restarts(
     ks : sequence of int
         Numbers of clusters.
     n_init : int
-        Restarts per k; 2 for k > 100, whose local optima differ little.
+        Restarts per k; up to 8 times as many where the sample has fewer rows than one would train on; 2 for k > 100,
+        whose local optima differ little.
     train_rows : int
         Sample rows that a restart trains on, or 200 for each centre (20 for k > 100) if that is more.
     n_iter : int
-        Lloyd iterations before a restart is judged.
+        Lloyd iterations before a restart is judged; by default 5, or up to 100 for a small sample.
     keep : int
         How many starts to return per k.
     seed : int
@@ -68,11 +71,13 @@ def restarts(
     groups += [([k], min(n_init, _FINE_RESTARTS), _FINE_ROWS_PER_CENTER) for k in fine]
     found: dict[int, list[Centers]] = {}
     for group, count, rows in groups:
-        rng = np.random.default_rng([seed, max(group)])
-        train, judge, polish = _split(sample, max(train_rows, rows * max(group)), rng)
-        draws = [kmeans_plusplus(train, max(group), rng) for _ in range(count)]
+        rng, size = np.random.default_rng([seed, max(group)]), max(train_rows, rows * max(group))
+        few = group is coarse and len(sample) < _POLISH * size
+        tries = count * min(_MORE, max(1, size // len(sample))) if few else count
+        train, judge, polish = _split(sample, size, rng)
+        draws = [kmeans_plusplus(train, max(group), rng) for _ in range(tries)]
         starts = {(k, i): _pad(draw[:k], k) for k in group for i, draw in enumerate(draws)}
-        found |= _best(train, judge, polish, starts, n_iter, keep)
+        found |= _best(train, judge, polish, starts, n_iter or (_TO_THE_END if few else _SOME), keep)
     return found
 
 

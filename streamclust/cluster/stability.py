@@ -34,7 +34,7 @@ def half_labels(seed: int, sample: Single, ks: Sequence[int]) -> NDArray[np.int3
     """Cluster a random half of a sample : (n, p) for every k and label the judges by it : (ks, judges)."""
     half = np.random.default_rng(seed).permutation(len(sample))[: min(len(sample) // 2, ROWS)]
     judges = sample[:: -(-len(sample) // JUDGES)]
-    found = restarts(sample[np.sort(half)], ks, n_init=STARTS, keep=1, seed=seed)
+    found = restarts(sample[np.sort(half)], ks, n_init=STARTS, n_iter=5, keep=1, seed=seed)
     return np.stack([assign(judges, found[k][0])[0] for k in ks])
 
 
