@@ -96,7 +96,7 @@ def test_it_is_a_descriptor_in_every_table_and_on_the_page(fitted):
         fitted.store[MIX]
 
 
-@pytest.mark.parametrize("executor", [Serial(), Dask(2)])
+@pytest.mark.parametrize("executor", [pytest.param(Serial(), marks=pytest.mark.slow), Dask(2)])
 def test_the_same_on_any_executor_and_again_nothing(fitted, tmp_path, executor):
     with no_fsync(), chunk_bytes(2048):
         job = work(tmp_path / "s", case_of(tmp_path / "mon", slice(N)), SETTINGS, executor)
@@ -133,6 +133,7 @@ def test_a_day_and_a_refit(tmp_path):
         assert of == {d: projection_of(job.store, d) for d in "ab"}
 
 
+@pytest.mark.slow
 def test_forgotten_rows_are_gone_from_it(tmp_path):
     with no_fsync():
         job = work(tmp_path / "s", case_of(tmp_path / "mon", slice(N)), SETTINGS)
@@ -146,6 +147,7 @@ def test_forgotten_rows_are_gone_from_it(tmp_path):
         assert np.isnan(rows_of(job.store, MIX)[11]).all()
 
 
+@pytest.mark.slow
 def test_weights_are_beside_equal_variance(tmp_path):
     with no_fsync():
         job = work(

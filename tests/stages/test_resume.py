@@ -24,10 +24,7 @@ PUBLISH, PUBLISHES = "streamclust.store.manifest:publish", 18
 SETTINGS = small(algorithms__also=["mixture", "agglomerative"], algorithms__consensus=True)
 QUICK = [
     (PUBLISH, 4, "before"),
-    ("streamclust.stages.clusters:add_labels", 3, "after"),
     ("streamclust.stages.fused:flag_block", 1, "after"),
-    ("streamclust.stages.algorithms:add_judged", 2, "after"),
-    ("streamclust.stages.consensus:add_labels", 1, "after"),
     (PUBLISH, 17, "after"),
 ]
 REST = [
@@ -37,6 +34,9 @@ REST = [
     if (PUBLISH, k, when) not in QUICK
 ] + [
     ("streamclust.stages.reduced:reduce_block", 2, "after"),
+    ("streamclust.stages.clusters:add_labels", 3, "after"),
+    ("streamclust.stages.algorithms:add_judged", 2, "after"),
+    ("streamclust.stages.consensus:add_labels", 1, "after"),
     ("streamclust.stages.sweep:add_lloyd", 4, "before"),
     ("streamclust.stages.mixtures:add_expectation", 3, "before"),
     ("streamclust.stages.hierarchies:add_spread", 1, "after"),

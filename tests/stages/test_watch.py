@@ -160,6 +160,7 @@ def test_alarms_are_listed_and_acknowledged(days, tmp_path):
         assert [a.kind for a in take(job, tmp_path, "stuck-elsewhere", stuck(31, frame=8))[1]] == ["stuck camera"]
 
 
+@pytest.mark.slow
 def test_the_same_in_any_blocks_on_any_executor(tmp_path):
     found = []
     for i, executor in enumerate((Serial(), Dask(3))):
