@@ -77,12 +77,9 @@ def _panel(axes: Axes, k: NDArray[np.float64], curve: Curve, chosen: int) -> Non
 
 def _key(axes: Axes, chosen: int) -> None:
     axes.set_axis_off()
-    lines = [
-        (f"ring: the chosen k = {chosen}", INK),
-        (f"shaded: nearly as good as the best,\nwithin {PLATEAU:.0%} of the curve's range", INK),
-    ]
-    for i, (words, colour) in enumerate(lines):
-        axes.text(0.04, 0.86 - 0.17 * i, words, transform=axes.transAxes, color=colour, va="top")
+    shaded = f"shaded: nearly as good as the best,\nwithin {PLATEAU:.0%} of the curve's range"
+    for i, words in enumerate((f"ring: the chosen k = {chosen}", shaded)):
+        axes.text(0.04, 0.86 - 0.17 * i, words, transform=axes.transAxes, color=INK, va="top")
 
 
 def _k_axis(axes: Axes, k: NDArray[np.float64]) -> None:
