@@ -88,11 +88,27 @@ def core_block(
         rows, own = lowered(centred(X[part], centre)), position(row_ids[part], point_ids)
         for tile in tiles(len(points), len(part)):
             squares = squared_distances(targets[tile], rows, own[tile])
-            if len(part) > k:
-                squares.partition(k - 1, axis=1)
-            both = np.concatenate([state.distances[tile], np.sqrt(squares[:, :k])], axis=1)
+            both = np.concatenate([state.distances[tile], _smallest(squares, state.distances[tile, -1:], k)], axis=1)
             state.distances[tile] = np.sort(both, axis=1)[:, :k]
-    return state
+    return CoreState(np.sqrt(state.distances))
+
+
+def _smallest(squares: NDArray[np.float32], below: NDArray[np.float32], k: int) -> NDArray[np.float32]:
+    """(a, <= k) in any order: of each row what can be among its k smallest and lies below; infinity where it has less.
+
+    After a block's first columns few do, and looking for those is several times faster than a partition.
+    """
+    closer = squares < below
+    if 16 * np.count_nonzero(closer) < closer.size:
+        row, _ = found = np.divmod(np.flatnonzero(closer), closer.shape[1])
+        first = np.searchsorted(row, np.arange(len(squares)))
+        place = np.arange(len(row)) - first[row]
+        some = np.full((len(squares), place.max(initial=-1) + 1), np.inf, np.float32)
+        some[row, place] = squares[found]
+        squares = some
+    if squares.shape[1] > k:
+        squares.partition(k - 1, axis=1)
+    return squares[:, :k]
 
 
 def merge_core(a: CoreState, b: CoreState) -> CoreState:
