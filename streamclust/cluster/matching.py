@@ -62,8 +62,9 @@ def match(
 ) -> Matching:
     """Give each new cluster the id of the old one that it continues, or a new one.
 
-    Of all ways to pair clusters one to one, each pair sharing at least a Jaccard index of ``minimum``, the one in which
-    fewest rows change their id. Births are numbered from the largest. The order of the new clusters does not matter:
+    Of all ways to pair clusters one to one, each pair sharing at least a Jaccard index of ``minimum`` and no other old
+    cluster more rows with the new one, the one in which fewest rows change their id: nothing is called by the name of a
+    smaller part of it. Births are numbered from the largest. The order of the new clusters does not matter:
     only those with the very same counts are told apart by it.
 
     Parameters
@@ -98,7 +99,8 @@ def match(
     counts, every, old = counts[order], (counts if later is None else counts + later)[order], old[order]
     weights = counts * (every.sum(axis=1) / np.maximum(counts.sum(axis=1), 1))[:, None]
     order = np.lexsort((*counts[::-1], -counts.sum(axis=0)))  # largest first, and the same in whatever order they came
-    rows, columns = _pairs(weights[:, order], jaccard(weights[:, order]) >= minimum)
+    ordered = weights[:, order]
+    rows, columns = _pairs(ordered, (jaccard(ordered) >= minimum) & (ordered == ordered.max(axis=0)))
     ids = np.full(counts.shape[1], -1, np.int64)
     ids[order[columns]] = old[rows]
     births = order[ids[order] < 0]

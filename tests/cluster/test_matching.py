@@ -51,11 +51,12 @@ def test_the_order_of_labels_changes_nothing(counts, random):
 def test_no_pairing_of_strong_enough_pairs_changes_fewer_rows(counts):
     k_old, k_new = counts.shape
     found = match(counts, range(k_old), k_old)
-    strong = np.pad(np.where(jaccard(counts) >= MINIMUM, counts, 0), ((0, 0), (0, k_old)))
+    most = counts == counts.max(axis=0)
+    strong = np.pad(np.where(most & (jaccard(counts) >= MINIMUM), counts, 0), ((0, 0), (0, k_old)))
     best = max(sum(strong[i, j] for i, j in enumerate(p)) for p in permutations(range(k_new + k_old), k_old))
     assert found.shared - found.changed == best
     for position, i in enumerate(found.ids):
-        assert i >= k_old or jaccard(counts)[i, position] >= MINIMUM
+        assert i >= k_old or (most[i, position] and jaccard(counts)[i, position] >= MINIMUM)
 
 
 @quick
@@ -101,7 +102,6 @@ def test_splits_seen_backwards_are_merges(counts):
     old, new = range(len(counts)), range(counts.shape[1])
     there, back = match(counts, old, 100), match(counts.T, new, 100)
     assert len(of(there.events, "split")) == len(of(back.events, "merge"))
-    assert there.changed == back.changed
 
 
 @quick
@@ -122,6 +122,16 @@ def test_a_weak_pair_is_a_death_and_a_birth():
     assert weak.ids == (0, 3)
     assert weak.changed == 50
     assert [e.old for e in of(weak.events, "death")] == [(1,), (2,)]
+
+
+def test_a_name_does_not_pass_to_a_cluster_that_is_mostly_another():
+    """Old 0 falls apart, and one half comes to lie with all of old 1, which is smaller than that half."""
+    found = match(np.array([[900, 700], [0, 600]]), [0, 1], 2)
+    assert found.ids == (0, 2)
+    assert [(e.kind, e.old, e.new) for e in found.events if e.kind != "birth"] == [
+        ("split", (0,), (0, 2)),
+        ("death", (1,), ()),
+    ]
 
 
 def test_nothing_shared_is_all_new():
