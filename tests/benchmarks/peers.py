@@ -171,10 +171,10 @@ def _super_all(X: np.ndarray, k: int) -> np.ndarray:
     return _super(X, k, hierarchical=False, iters=25, sampling_fraction=1.0)
 
 
-# All of it in memory, as a notebook would: load, scale, PCA(0.9), MiniBatchKMeans for k = 2 to 20, both scores.
+# All of it in memory, as a notebook would: load, scale, PCA(0.9), MiniBatchKMeans for k = 2 to k_max, both scores.
 
 
-def route(data: Path) -> dict[str, Any]:
+def route(data: Path, k_max: float = 20) -> dict[str, Any]:
     from sklearn.cluster import MiniBatchKMeans
     from sklearn.decomposition import PCA
     from sklearn.metrics import calinski_harabasz_score, davies_bouldin_score
@@ -183,7 +183,7 @@ def route(data: Path) -> dict[str, Any]:
     begin = time.perf_counter()
     R = PCA(0.9, svd_solver="covariance_eigh").fit_transform(StandardScaler().fit_transform(load(data)))
     scores = {}
-    for k in range(2, 21):
+    for k in range(2, int(k_max) + 1):
         labels = MiniBatchKMeans(k, batch_size=4096, n_init=3, random_state=0).fit_predict(R)
         scores[k] = calinski_harabasz_score(R, labels), davies_bouldin_score(R, labels)
     quality = {"p": R.shape[1], "k_by_ch": max(scores, key=lambda k: scores[k][0]), "CH(10)": scores[10][0]}
@@ -203,6 +203,7 @@ TASKS: dict[str, dict[str, Callable[..., dict[str, Any]]]] = {
         "superkmeans, all rows": _kmeans(_super_all),
     },
     "route": {"sklearn in memory": route},
+    "store": {"sklearn in memory": route},
 }
 
 

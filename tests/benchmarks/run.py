@@ -42,6 +42,7 @@ OURS: dict[str, dict[str, list[str]]] = {
         "ours, 100 passes": [*_MATHEMATICS, "kmeans", "{data}", "d=100", "k={k}", "passes=100"],
     },
     "route": {"ours, everything stored": [*_MATHEMATICS, "route", "{data}"]},
+    "store": {"ours, from the store": [*_MATHEMATICS, "store", "{data}", "k_max={k_max}"]},
     "reference": {"ours": [*_MATHEMATICS, "reference", "{data}"]},
 }
 
@@ -79,6 +80,23 @@ def route(place: Place, rows: int) -> Iterator[Table]:
     case = write_reference_case(place.scratch / "route", rows, {"osnet": 512})
     title = f"from a pickle of {rows:,} x 512 to scored clusterings of k = 2 to 20"
     yield compare(title, "route", case / "descriptors" / "osnet.pickle", place, case=case)
+
+
+def store(place: Place, rows: int) -> Iterator[Table]:
+    case = write_reference_case(place.scratch / "store", rows, {"osnet": 512})
+    title = f"from {rows:,} x 512 to scored clusterings of k = 2 to 12"
+    yield compare(title, "store", case / "descriptors" / "osnet.pickle", place, case=case, k_max=12)
+
+
+def growth(place: Place, rows: int) -> Iterator[Table]:
+    """The same from as many rows and from ten times as many: the ratio of the times, and the peaks."""
+    table = Table("from a store of n x 128 to scored clusterings of k = 2 to 12")
+    for n in (rows, 10 * rows):
+        case = write_reference_case(place.scratch / str(n), n, {"colour": 128})
+        words = [word.format(data=case, k_max=12) for word in OURS["store"]["ours, from the store"]]
+        table.add(f"ours, n = {n:,}", fastest(partial(run_command, words, place.timeout)), ours=True)
+        shutil.rmtree(case)
+    yield table
 
 
 def reference(place: Place, rows: int) -> Iterator[Table]:
@@ -126,6 +144,8 @@ TABLES = {
     "pca": (pca, 100_000),
     "kmeans": (kmeans, 200_000),
     "route": (route, 100_000),
+    "store": (store, 416_314),
+    "growth": (growth, 400_000),
     "reference": (reference, 416_314),
     "density": (density, 10_000_000),
     "stream": (stream, 200),
