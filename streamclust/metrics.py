@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -192,10 +192,10 @@ def choose_k(curve: Mapping[int, tuple[float, float]]) -> tuple[int, str]:
     ranks = {k: (_rank(harabasz, k) + _rank(bouldin, k)) / 2 for k in ks}
     best = min(ks, key=lambda k: (ranks[k], k))
     if all(np.isnan(curve[k]).all() for k in ks):
-        return best, f"k = {best}: neither Calinski-Harabasz nor Davies-Bouldin is defined for {_words(ks)}."
+        return best, f"k = {best}: neither Calinski-Harabasz nor Davies-Bouldin is defined for {k_words(ks)}."
     by_harabasz, by_bouldin = min(ks, key=harabasz.__getitem__), min(ks, key=bouldin.__getitem__)
     reason = (
-        f"k = {best} of {_words(ks)} has the best mean rank ({ranks[best]:g}) of Calinski-Harabasz"
+        f"k = {best} of {k_words(ks)} has the best mean rank ({ranks[best]:g}) of Calinski-Harabasz"
         f" ({curve[best][0]:.4g}) and Davies-Bouldin ({curve[best][1]:.4g}); Calinski-Harabasz alone would choose"
         f" k = {by_harabasz}, Davies-Bouldin alone k = {by_bouldin}."
     )
@@ -214,6 +214,7 @@ def _rank(cost: Mapping[int, float], k: int) -> int:
     return 1 + sum(other < cost[k] for other in cost.values())
 
 
-def _words(ks: list[int]) -> str:
-    consecutive = len(ks) > 2 and ks == list(range(ks[0], ks[-1] + 1))
+def k_words(ks: Sequence[int]) -> str:
+    """Ascending numbers as "2 to 20", or one by one where some are left out."""
+    consecutive = len(ks) > 2 and list(ks) == list(range(ks[0], ks[-1] + 1))
     return f"{ks[0]} to {ks[-1]}" if consecutive else ", ".join(map(str, ks))

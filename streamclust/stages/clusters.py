@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from streamclust import metrics
 from streamclust.cluster.assign import assign
+from streamclust.cluster.choice import Curves, nearly
 from streamclust.cluster.members import MembersState, members_block
 from streamclust.cluster.members import merge as merge_members
 from streamclust.errors import InputError
@@ -92,13 +93,15 @@ def _choose(scores: Mapping[int, Score], wanted: int | None, kept: Former | None
 def _plateaus(scores: Mapping[Any, Score]) -> str:
     """Which k are nearly as good as the best by each index, where that is more than one."""
     ks = sorted(k for k in scores if k != FINE)
-    said = []
-    for name, high in (("Calinski-Harabasz", True), ("Davies-Bouldin", False), ("silhouette", True)):
-        values = np.array([getattr(scores[k], name.lower().replace("-", "_")) for k in ks])
-        flat = metrics.plateau(values, high=high)
-        if flat is not None and flat[0] < flat[1]:
-            said.append(f"k = {ks[flat[0]]} to {ks[flat[1]]} by {name}")
-    return f" Nearly as good as the best: {', '.join(said)}." if said else ""
+    harabasz, bouldin, silhouette = np.array(
+        [(s.calinski_harabasz, s.davies_bouldin, s.silhouette) for s in (scores[k] for k in ks)]
+    ).T
+    curves: Curves = {
+        "Calinski-Harabasz": ("high", harabasz),
+        "Davies-Bouldin": ("low", bouldin),
+        "silhouette": ("high", silhouette),
+    }
+    return nearly(ks, curves)
 
 
 def _words(score: Score) -> str:
