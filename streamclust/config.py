@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -12,6 +12,7 @@ from streamclust.errors import InputError
 
 Scaler = Literal["standard", "min-max", "max-abs", "robust", "none"]
 Further = Literal["mixture", "agglomerative"]
+AsMany = Literal["kmeans", "own"]
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
     "KIB": 2**10,
     "MIB": 2**20,
@@ -83,14 +84,23 @@ class ClusterSettings(_Section):
 
 
 class AlgorithmSettings(_Section):
-    """What is clustered by beside k-means, with as many clusters."""
+    """What is clustered by beside k-means, and into how many clusters: as many, or as suit it best, or a number."""
 
     also: tuple[Further, ...] = ()
+    k: AsMany | Annotated[int, Field(ge=1)] = "kmeans"
     consensus: bool = False  # of all descriptors and algorithms
     covariance: Literal["auto", "full", "tied", "diag", "spherical"] = "auto"
     em_passes: Annotated[int, Field(ge=1, le=1_000)] = 30
     linkage: Literal["ward", "average", "complete"] = "ward"
     micro_clusters: Annotated[int, Field(ge=2, le=5_000)] = 1_000
+
+    @field_validator("k", mode="before")
+    @classmethod
+    def _words_or_a_number(cls, value: Any) -> Any:
+        if value in get_args(AsMany) or (type(value) is int and value >= 1):
+            return value
+        msg = f'{value!r} is neither "kmeans" (as many as k-means has) nor "own" (as suit it best) nor a number above 0'
+        raise ValueError(msg)
 
 
 class OutlierSettings(_Section):
@@ -150,6 +160,17 @@ class Settings(_Section):
             parse_bytes(value)
         return value
 
+    @model_validator(mode="after")
+    def _k_is_tried(self) -> Self:
+        k, cluster = self.algorithms.k, self.cluster
+        if isinstance(k, int) and k not in cluster.ks:
+            msg = (
+                f"algorithms.k = {k} is not tried by k-means, where it would start; "
+                f"expected {cluster.k_min} to {cluster.k_max}, which cluster.k_min and cluster.k_max set"
+            )
+            raise ValueError(msg)
+        return self
+
     @property
     def memory_bytes(self) -> int | None:
         """The budget of the whole job in bytes; ``None`` without one."""
@@ -205,7 +226,9 @@ def _set(tree: dict[str, Any], keys: list[str], value: Any) -> None:
 
 def _explain(error: ValidationError, path: Path | None) -> InputError:
     first = error.errors()[0]
-    where = f"setting {'.'.join(map(str, first['loc'])) or 'settings'}" + (f" in {path}" if path else "")
+    where = (f"setting {'.'.join(map(str, first['loc']))}" if first["loc"] else "settings") + (
+        f" in {path}" if path else ""
+    )
     if first["type"] == "extra_forbidden":
         section: Any = Settings
         for key in first["loc"][:-1]:

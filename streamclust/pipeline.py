@@ -152,7 +152,7 @@ def predict(job: Job) -> dict[str, str]:
     newest, seen = job.store.snapshot.newest, dict[str, list[str]]()
     for descriptor, model in _fitted(job).items():
         seen[f"{descriptor} labels"] = clusters.predict(job, model)
-        for algorithm, other in algorithms.beside(job, model).items():
+        for algorithm, other in algorithms.beside(job.store, model).items():
             seen[f"{descriptor} {algorithm}"] = algorithms.predict(job, other)
         if measured := newest("model", f"{descriptor}/strangeness"):
             seen[f"{descriptor} outliers"] = strangeness.predict(job, measured)
@@ -254,6 +254,12 @@ def describe(store: Store) -> dict[str, Any]:
         "batches": {batch.id: batch.n for batch in store.batches},
         "descriptors": store.descriptors,
         "clusters": {d: entries[model].attributes["clusters"] for d, model in fitted.items() if model},
+        "algorithms": {
+            f"{d} {name}": entries[other].attributes["clusters"]
+            for d, model in fitted.items()
+            if model
+            for name, other in algorithms.beside(store, model).items()
+        },
         "flagged": entries[outliers].attributes["flagged"] if outliers else None,
     }
 

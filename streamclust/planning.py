@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from streamclust.config import Settings
@@ -13,6 +13,7 @@ LABEL_ROWS = 2**16
 PROCESS_BYTES = 560 * 10**6  # an interpreter with every library loaded and the allocator's slack, generously
 TILE_BYTES = 96 * 2**20  # scratch of a tiled GEMM and its selection, per worker, set generously
 WIDE = 4096
+EM_BYTES = 64 * 2**20  # of sums of mixtures in one read: with full covariances a read is little beside the arithmetic
 _GRIDS = 2 * (2 * 2048**2 + 31 * 1024**2) * 4  # the count grids of one map, and what a day adds to them
 KEPT = 0.3  # components for 90 % of the variance as a share of d, where nothing is fitted yet
 
@@ -178,13 +179,37 @@ def _cluster(name: str, shape: Shape, settings: Settings, workers: int) -> Step:
     return Step(f"{name}: cluster", passes, passes * shape.n * p * 4, shape.n * 16, peak)
 
 
+def em_groups(ks: Sequence[int], p: int, covariance: str) -> list[list[int]]:
+    """Which numbers of components of p features are fitted in shared reads: in order, as many as EM_BYTES hold, or one.
+
+    Results do not depend on it.
+    """
+    groups, room = list[list[int]](), 0
+    for k in ks:
+        size = _sums(k, p, covariance)
+        if size > room:
+            groups.append([])
+            room = EM_BYTES
+        groups[-1].append(k)
+        room -= size
+    return groups
+
+
+def _sums(k: int, p: int, covariance: str) -> int:
+    """Bytes of a mixture's sums; what is to be decided by the rows counts as full."""
+    second = {"tied": p * p, "diag": k * p, "spherical": k}.get(covariance, k * p * p)
+    return 8 * (second + 2 * k * p)
+
+
 def _mixture(name: str, shape: Shape, settings: Settings, workers: int) -> Step:
-    p, k = shape.components, max(settings.cluster.ks)
-    full = settings.algorithms.covariance in {"auto", "full"}
-    state = k * (p if full else 2) * p * 8
-    passes = settings.algorithms.em_passes + 4
-    # A worker holds a state and adds to one; merged ones wait; the M-step holds covariances and their factors.
-    peak = PROCESS_BYTES + 3 * state + workers * (2 * _reduced_block(shape) + TILE_BYTES + 3 * state)
+    p, s = shape.components, settings.algorithms
+    ks = settings.cluster.ks if s.k == "own" else (max(settings.cluster.ks) if s.k == "kmeans" else s.k,)
+    sizes = [_sums(k, p, s.covariance) for k in ks]
+    state = max(*sizes, min(sum(sizes), EM_BYTES))
+    passes = len(em_groups(ks, p, s.covariance)) * (s.em_passes + 2) + 2
+    # A worker holds a state and adds to one; merged ones wait; the M-step holds covariances and their factors. So does
+    # the best mixture so far.
+    peak = PROCESS_BYTES + 3 * state + 2 * max(sizes) + workers * (2 * _reduced_block(shape) + TILE_BYTES + 3 * state)
     return Step(f"{name}: mixture", passes, passes * shape.n * p * 4, shape.n * 8, peak)
 
 

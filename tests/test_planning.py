@@ -59,6 +59,35 @@ def test_chunks_are_powers_of_two_within_bounds(n, row_bytes):
     assert rows == 1 or rows * row_bytes <= planning.CHUNK_BYTES
 
 
+@given(
+    ks=st.lists(st.integers(1, 400), min_size=1, max_size=30, unique=True).map(sorted),
+    p=st.integers(1, 2000),
+    covariance=st.sampled_from(["auto", "full", "tied", "diag", "spherical"]),
+)
+def test_mixtures_share_reads_within_a_bound_and_alone_only_where_one_is_as_large(ks, p, covariance):
+    groups = planning.em_groups(ks, p, covariance)
+    assert [k for group in groups for k in group] == ks
+    held = [sum(planning._sums(k, p, covariance) for k in group) for group in groups]
+    assert all(len(group) == 1 or size <= planning.EM_BYTES for group, size in zip(groups, held, strict=True))
+    for before, after, size in zip(groups, groups[1:], held, strict=False):
+        assert before
+        assert size + planning._sums(after[0], p, covariance) > planning.EM_BYTES
+
+
+def test_every_k_of_a_mixture_costs_reads_and_no_more_memory_than_the_bound():
+    one, all_of_them = (
+        {
+            step.name: step
+            for step in planning.plan(
+                {"a": Shape(10**6, 1000)}, load_settings(None, {"algorithms.also": ["mixture"], "algorithms.k": k}), 2
+            ).steps
+        }["a: mixture"]
+        for k in ("kmeans", "own")
+    )
+    assert all_of_them.passes > 2 * one.passes
+    assert one.peak_bytes <= all_of_them.peak_bytes <= one.peak_bytes + 9 * planning.EM_BYTES
+
+
 def test_a_budget_that_cannot_hold_names_step_bytes_and_what_would():
     asked = load_settings(None, {"memory": "700MB"})
     with pytest.raises(BudgetError) as error:

@@ -110,11 +110,20 @@ def match(
     return Matching(given, next_id + len(births), shared, shared - kept, _events(weights, old, ids))
 
 
-def counterparts(counts: Table) -> list[int]:
-    """For each new cluster an old one of its own, sharing most rows; counts (k_old, k_new), k_new <= k_old."""
-    from scipy.optimize import linear_sum_assignment
+def counterparts(counts: Table, old_ids: Sequence[int], next_id: int) -> list[int]:
+    """An id for each cluster of another clustering of the same rows, however many it has.
 
-    return [int(i) for i in linear_sum_assignment(counts.T, maximize=True)[1]]
+    Pairs are one to one and share as many rows as can be; an old cluster lends its id even to one that shares little
+    with it, but not to one that shares nothing. The others are numbered from ``next_id``, largest first.
+    ``counts`` : (k_old, k_new), ``old_ids`` : (k_old,).
+    """
+    rows, columns = _pairs(counts, counts > 0)
+    ids = np.full(counts.shape[1], -1, np.int64)
+    ids[columns] = np.asarray(old_ids, np.int64)[rows]
+    others = np.flatnonzero(ids < 0)
+    others = others[np.argsort(-counts.sum(axis=0)[others], kind="stable")]
+    ids[others] = next_id + np.arange(len(others))
+    return [int(i) for i in ids]
 
 
 def jaccard(counts: Weights) -> NDArray[np.float64]:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import ArrayLike, NDArray
 
+Best = Literal["high", "low", ""]
+
 _COLUMNS = 3
 _WIDTH, _HEIGHT = 3.7, 3.1  # inches of a panel
 
@@ -31,17 +33,16 @@ class Curve:
     unit: str
     values: ArrayLike
     colour: str
-    best: Literal["high", "low", ""] = ""
+    best: Best = ""
     band: NDArray[np.float64] | None = None
 
 
 def k_curves(ks: Sequence[int], curves: Sequence[Curve], chosen: int) -> bytes:
     """A panel for each curve against k, as PNG bytes. The chosen k is marked, plateaus are shaded."""
     k = np.asarray(ks, dtype=np.float64)
-    columns = min(_COLUMNS, len(curves))
-    rows = -(-len(curves) // columns)
-    with drawing(_WIDTH * columns, _HEIGHT * rows) as figure:
-        cells = list(figure.subplots(rows, columns, squeeze=False).ravel())
+    rows = -(-len(curves) // _COLUMNS)
+    with drawing(_WIDTH * _COLUMNS, _HEIGHT * rows) as figure:
+        cells = list(figure.subplots(rows, _COLUMNS, squeeze=False).ravel())
         for axes, curve in zip(cells, curves, strict=False):
             _panel(axes, k, curve, chosen)
         if len(cells) > len(curves):

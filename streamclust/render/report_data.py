@@ -136,10 +136,15 @@ class Fine:
 
 @dataclass(frozen=True, kw_only=True)
 class Algorithm:
-    """Another clustering of the same rows, in one line. ``agreement`` is its adjusted Rand index with k-means."""
+    """Another clustering of the same rows, in one line. ``agreement`` is its adjusted Rand index with k-means.
+
+    ``k_reason`` says why it has k clusters, ``k_curves`` shows what it says of every k.
+    """
 
     name: str
     k: int
+    k_reason: str = ""
+    k_curves: Figure | None = None
     calinski_harabasz: float | None = None
     davies_bouldin: float | None = None
     agreement: float | None = None

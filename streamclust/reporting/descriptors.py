@@ -11,10 +11,9 @@ from streamclust.cluster.assign import assign
 from streamclust.job import Job
 from streamclust.render import plots
 from streamclust.render.k_curves import Curve, k_curves
-from streamclust.render.report_data import Algorithm, Cluster, DescriptorReport, Figure, Fine, FineCluster, Noise, Thumb
-from streamclust.render.trees import dendrogram
+from streamclust.render.report_data import Cluster, DescriptorReport, Figure, Fine, FineCluster, Noise, Thumb
 from streamclust.reporting.album import Album
-from streamclust.stages.algorithms import beside
+from streamclust.reporting.algorithms import describe_algorithms, tree_figure
 from streamclust.stages.names import cluster_ids, names
 from streamclust.stages.reduced import load_sample
 from streamclust.stages.sources import of_projection
@@ -45,8 +44,8 @@ def describe(job: Job, descriptor: str, clustering: str, album: Album, maps: Map
         davies_bouldin=_number(curves[2][chosen]),
         clusters=_clusters(job, clustering, album),
         k_curves=_k_figure(job, clustering, curves),
-        algorithms=_algorithms(job, clustering),
-        tree=_tree(job, clustering),
+        algorithms=describe_algorithms(job, clustering),
+        tree=tree_figure(job, clustering),
         variance_curve=_variance_figure(job, descriptor, about["parents"][0]),
         sizes=_sizes_figure(job, descriptor, clustering),
         fine=_fine(job, clustering, album),
@@ -60,34 +59,6 @@ def _curves(job: Job, clustering: str) -> np.ndarray[Any, Any]:
     """(4, ks) inertia, Calinski-Harabasz, Davies-Bouldin, simplified silhouette; the last is new."""
     ks = job.store.snapshot.entries[clustering].attributes["ks"]
     return np.stack([job.store.read(clustering, f"sweep/{k:05d}/scores") for k in ks], axis=1)
-
-
-def _algorithms(job: Job, clustering: str) -> tuple[Algorithm, ...]:
-    """One line each; see `streamclust.stages.algorithms`."""
-    entries, found = job.store.snapshot.entries, []
-    for name, model in beside(job, clustering).items():
-        about = entries[model].attributes
-        found.append(
-            Algorithm(
-                name=name,
-                k=about["clusters"],
-                calinski_harabasz=about["calinski_harabasz"],
-                davies_bouldin=about["davies_bouldin"],
-                agreement=about["adjusted_rand"],
-                note=about["note"],
-            )
-        )
-    return tuple(found)
-
-
-def _tree(job: Job, clustering: str) -> Figure | None:
-    model = beside(job, clustering).get("agglomerative")
-    if model is None or len(linkage := job.store.read(model, "linkage")) < 2:
-        return None
-    about = job.store.snapshot.entries[model].attributes
-    caption = f"Micro-clusters, merged step by step; the dashed line leaves {about['clusters']} clusters."
-    image = dendrogram(linkage, about["clusters"])
-    return Figure(title=f"{about['descriptor']}: agglomerative clustering", image=image, caption=caption)
 
 
 def _number(value: float) -> float | None:

@@ -1,4 +1,4 @@
-"""Further algorithms beside a descriptor's k-means: as many clusters, under its ids, judged by the same indices."""
+"""Further algorithms beside a descriptor's k-means: under its ids, judged by the same indices."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from streamclust.job import Job, fingerprint
 from streamclust.metrics import DaviesState, LabelSums
 from streamclust.stages import hierarchies, mixtures
 from streamclust.stages.labels import NO_VALUE, LabelWriter, labels_name, unlabelled, up_to_date
-from streamclust.stages.names import cluster_ids
+from streamclust.stages.names import cluster_ids, next_id
 from streamclust.stages.reduced import read_valid, reduced_rows
 from streamclust.stages.rules import Fitted, Rule
 from streamclust.store.rows import Rows
-from streamclust.store.store import Batch
+from streamclust.store.store import Batch, Store
 
 ALGORITHMS = {"mixture": mixtures, "agglomerative": hierarchies}
 KINDS = {"label": np.int32, "confidence": np.float32}
@@ -44,9 +44,9 @@ def cluster_again(job: Job, clustering: str) -> dict[str, str]:
     return found
 
 
-def beside(job: Job, clustering: str) -> dict[str, str]:
+def beside(store: Store, clustering: str) -> dict[str, str]:
     """The newest model of each further algorithm that stands beside a k-means model."""
-    snapshot, found = job.store.snapshot, {}
+    snapshot, found = store.snapshot, {}
     for algorithm in ALGORITHMS:
         model = snapshot.newest("model", f"{snapshot.entries[clustering].attributes['descriptor']}/{algorithm}")
         if model and snapshot.entries[model].attributes["parents"][1] == clustering:
@@ -102,8 +102,10 @@ def _publish(job: Job, clustering: str, algorithm: str, addresses: Sequence[Rows
         "descriptor": descriptor,
         "algorithm": algorithm,
         "parents": [about["parents"][0], clustering],
+        "k": fitted.k,
+        "reason": fitted.reason,
         "clusters": len(means),
-        "ids": {"label": [ids[i] for i in counterparts(judged.shared)]},
+        "ids": {"label": counterparts(judged.shared, ids, next_id(store, clustering))},
         "columns": columns,
         "note": fitted.note,
         "calinski_harabasz": _defined(metrics.calinski_harabasz(judged.sums)),

@@ -26,7 +26,7 @@ def clusterings(job: Job, models: Mapping[str, str]) -> dict[str, str]:
     found = {}
     for descriptor, model in sorted(models.items()):
         found[f"{descriptor}/kmeans"] = model
-        found |= {f"{descriptor}/{algorithm}": other for algorithm, other in beside(job, model).items()}
+        found |= {f"{descriptor}/{algorithm}": other for algorithm, other in beside(job.store, model).items()}
     return found
 
 

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from streamclust import metrics
 from streamclust.cluster import kmeans
 from streamclust.cluster.assign import assign
+from streamclust.cluster.choice import nearly
 from streamclust.cluster.hierarchy import agglomerate, cut_all, linkage_matrix
 from streamclust.cluster.restarts import restarts
 from streamclust.job import Job
 from streamclust.metrics import DaviesState, LabelSums
 from streamclust.stages.reduced import load_sample, read_valid
-from streamclust.stages.rules import Fitted
+from streamclust.stages.rules import Fitted, asked_k
 from streamclust.stages.sweep import add_lloyd, merge_lloyd
 from streamclust.store.rows import Rows
 from streamclust.store.store import Store
@@ -26,7 +27,7 @@ Cuts = Mapping[int, NDArray[np.int32]]
 Means = Mapping[int, NDArray[np.float64]]
 Single = NDArray[np.float32]
 
-SETTINGS = {"linkage", "micro_clusters"}  # what a fit depends on
+SETTINGS = {"k", "linkage", "micro_clusters"}  # what a fit depends on
 NEIGHBORS = 10
 PASSES = 2  # of Lloyd: micro-clusters need be small, not best
 
@@ -55,7 +56,9 @@ def fit(job: Job, clustering: str, addresses: Sequence[Rows]) -> Fitted:
     means = {k: found.means for k, found in united.items()}
     spreads = job.executor.fold(add_spread, addresses, merge_spread, micro.centers, cuts, means, run=1)
     scores = [(metrics.calinski_harabasz(united[k]), metrics.davies_bouldin(spreads[k], means[k])) for k in cuts]
-    k = min(int(about["k"]), m)
+    k, reason = asked_k(job, clustering) or _choose(list(cuts), np.array(scores))
+    if k > m:
+        k, reason = m, f"k = {m}: there are no more micro-clusters."
     arrays: dict[str, NDArray[Any]] = {
         "micro/of": cuts[k],
         "micro/centers": micro.centers,
@@ -64,7 +67,15 @@ def fit(job: Job, clustering: str, addresses: Sequence[Rows]) -> Fitted:
         "sweep/ks": np.array(list(cuts), np.int64),
         "sweep/scores": np.array(scores),
     }
-    return Fitted(Merged(cuts[k], micro.centers), means[k], arrays, f"{linkage} linkage of {m:,} micro-clusters")
+    note = f"{linkage} linkage of {m:,} micro-clusters"
+    return Fitted(Merged(cuts[k], micro.centers), means[k], arrays, note, k, reason)
+
+
+def _choose(ks: Sequence[int], scores: NDArray[np.float64]) -> tuple[int, str]:
+    """By the rule of k-means; scores : (ks, 2) Calinski-Harabasz and Davies-Bouldin."""
+    harabasz, bouldin = scores.T
+    k, reason = metrics.choose_k(dict(zip(ks, scores.tolist(), strict=True)))
+    return k, reason + nearly(ks, {"Calinski-Harabasz": ("high", harabasz), "Davies-Bouldin": ("low", bouldin)})
 
 
 def load(store: Store, model: str) -> Merged:

@@ -1,4 +1,4 @@
-"""A Gaussian mixture of a descriptor's reduced rows, started at its k-means clusters; every EM step is a fold."""
+"""Gaussian mixtures of a descriptor's reduced rows, started at its k-means clusters; every EM step is a fold."""
 
 from __future__ import annotations
 
@@ -10,16 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamclust.cluster import mixture
+from streamclust.cluster.assign import assign
+from streamclust.cluster.choice import lowest_bic
 from streamclust.cluster.gaussians import CovarianceType
-from streamclust.cluster.mixture import Mixture, MixtureState
+from streamclust.cluster.mixture import Mixture, MixtureResult, MixtureState
 from streamclust.job import Job
+from streamclust.planning import em_groups
 from streamclust.stages.reduced import read_valid
-from streamclust.stages.rules import Fitted
+from streamclust.stages.rules import Fitted, asked_k
 from streamclust.store.rows import Rows
 from streamclust.store.store import Store
 
-SETTINGS = {"covariance", "em_passes"}  # what a fit depends on
+SETTINGS = {"k", "covariance", "em_passes"}  # what a fit depends on
 ENOUGH = 10  # rows per column and component for a full covariance
+
+Mixtures = Mapping[int, Mixture]  # by the k of the k-means that they start at
+States = Mapping[int, MixtureState]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,23 +41,35 @@ class Posterior:
 
 
 def fit(job: Job, clustering: str, addresses: Sequence[Rows]) -> Fitted:
-    """EM from the chosen k-means clusters, at most ``algorithms.em_passes`` steps; BIC and AIC over all rows."""
-    store, about = job.store, job.store.snapshot.entries[clustering].attributes
-    centers = store.read(clustering, f"sweep/{about['k']:05d}/centers")
-    kind = _covariance(job, len(centers), centers.shape[1], sum(map(len, addresses)))
+    """EM from the k-means clusters, at most ``algorithms.em_passes`` steps; BIC and AIC over all rows.
 
-    def fold(mixtures: dict[str, Mixture]) -> Mapping[str, MixtureState]:
-        return job.executor.fold(add_expectation, addresses, merge, mixtures, run=1)
-
-    hard = job.executor.fold(add_hard, addresses, mixture.merge, centers, kind, run=1)
-    found = mixture.em(fold, {"": mixture.maximise(hard)}, job.settings.algorithms.em_passes)[""]
-    ended = "converged" if found.converged else "stopped"
-    fitted = found.mixture
+    Where no k is asked for, mixtures start at every k of k-means, and that of the lowest BIC is taken.
+    """
+    about, asked = job.store.snapshot.entries[clustering].attributes, asked_k(job, clustering)
+    ks = about["ks"] if asked is None else [asked[0]]
+    p = job.store.snapshot.entries[about["parents"][0]].attributes["components"]
+    kind = _covariance(job, max(ks), p, sum(map(len, addresses)))
+    criteria, best = list[tuple[float, float]](), list[MixtureResult]()
+    for group in em_groups(ks, p, kind):
+        said, leader = _fit_group(job, clustering, addresses, group, kind)
+        criteria += said
+        best = [min([*best, leader], key=_bic)]
+    (found,), scores = best, np.array(criteria)
+    k, reason = lowest_bic(ks, scores, int(about["k"])) if asked is None else asked
+    fitted, ended = found.mixture, "converged" if found.converged else "stopped"
     return Fitted(
         Posterior(fitted),
         fitted.means,
-        {"weights": fitted.weights, "centers": fitted.means, "covariances": fitted.covariances},
+        {
+            "weights": fitted.weights,
+            "centers": fitted.means,
+            "covariances": fitted.covariances,
+            "sweep/ks": np.array(ks, np.int64),
+            "sweep/scores": scores,
+        },
         f"{kind} covariance, {ended} after {found.n_iter} steps of EM; BIC {found.bic:,.0f}, AIC {found.aic:,.0f}",
+        k,
+        reason,
         {"covariance_type": kind, "bic": found.bic, "aic": found.aic, "converged": found.converged},
     )
 
@@ -63,31 +81,51 @@ def load(store: Store, model: str) -> Posterior:
 
 
 def _covariance(job: Job, k: int, p: int, n: int) -> CovarianceType:
-    """As set; by itself full where every component has ten rows per column, else diagonal."""
+    """As set; by itself full where each of k components has ten rows per column, else diagonal.
+
+    One for every k that is tried: where it changed, BIC would compare shapes and not numbers.
+    """
     wanted = job.settings.algorithms.covariance
     if wanted == "auto":
         return "full" if n >= ENOUGH * k * p else "diag"
     return wanted
 
 
+def _fit_group(
+    job: Job, clustering: str, addresses: Sequence[Rows], ks: Sequence[int], kind: CovarianceType
+) -> tuple[list[tuple[float, float]], MixtureResult]:
+    """BIC and AIC of the mixtures of a few k, which share every read, and the best; the others are let go."""
+    centers = {k: job.store.read(clustering, f"sweep/{k:05d}/centers") for k in ks}
+    hard = job.executor.fold(add_hard, addresses, merge, centers, kind, run=1)
+
+    def fold(mixtures: Mixtures) -> States:
+        return job.executor.fold(add_expectation, addresses, merge, mixtures, run=1)
+
+    starts = {k: mixture.maximise(state) for k, state in hard.items()}
+    found = mixture.em(fold, starts, job.settings.algorithms.em_passes)
+    return [(found[k].bic, found[k].aic) for k in ks], min(found.values(), key=_bic)
+
+
+def _bic(result: MixtureResult) -> float:
+    return result.bic
+
+
 def add_hard(
-    state: MixtureState | None, rows: Rows, centers: NDArray[np.float32], kind: CovarianceType
-) -> MixtureState:
-    """One block's sums under its k-means labels."""
-    Z, valid = read_valid(rows)
-    found = mixture.labelled_block(Z, rows.read("kmeans")[valid], centers, kind)
-    return found if state is None else mixture.merge(state, found)
-
-
-def add_expectation(
-    state: Mapping[str, MixtureState] | None, rows: Rows, mixtures: Mapping[str, Mixture]
-) -> Mapping[str, MixtureState]:
-    """One block's E-step."""
+    state: States | None, rows: Rows, centers: Mapping[int, NDArray[np.float32]], kind: CovarianceType
+) -> States:
+    """One block's sums under its k-means labels of each k."""
     Z = read_valid(rows)[0]
-    found = {key: mixture.mixture_block(Z, each) for key, each in mixtures.items()}
+    found = {k: mixture.labelled_block(Z, assign(Z, c)[0], c, kind) for k, c in centers.items()}
     return found if state is None else merge(state, found)
 
 
-def merge(a: Mapping[str, MixtureState], b: Mapping[str, MixtureState]) -> Mapping[str, MixtureState]:
+def add_expectation(state: States | None, rows: Rows, mixtures: Mixtures) -> States:
+    """One block's E-step."""
+    Z = read_valid(rows)[0]
+    found = {k: mixture.mixture_block(Z, each) for k, each in mixtures.items()}
+    return found if state is None else merge(state, found)
+
+
+def merge(a: States, b: States) -> States:
     """Both, mixture by mixture."""
-    return {key: mixture.merge(a[key], b[key]) for key in a}
+    return {k: mixture.merge(a[k], b[k]) for k in a}

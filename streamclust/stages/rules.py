@@ -1,4 +1,4 @@
-"""What every further algorithm gives: a rule that labels a block's rows, and what to store of it."""
+"""What every further algorithm is asked for and gives: a number of clusters, a rule that labels rows, what to store."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
+
+from streamclust.errors import InputError
+from streamclust.job import Job
+from streamclust.metrics import k_words
 
 Values = Mapping[str, NDArray[Any]]
 
@@ -29,10 +33,31 @@ class Fitted:
     means : (k, p), where its clusters are, about which their rows are added up.
     arrays, about : what to store of the model.
     note : how it was fitted, in words.
+    k, reason : the number of clusters that was chosen of those that were tried, and why, in a sentence or more.
     """
 
     rule: Rule
     means: NDArray[Any]
     arrays: Values
     note: str
+    k: int
+    reason: str
     about: Mapping[str, Any] = field(default_factory=dict)
+
+
+def asked_k(job: Job, clustering: str) -> tuple[int, str] | None:
+    """The number of clusters that the settings ask for beside a k-means model, and so in words; None for its own.
+
+    Raises
+    ------
+    InputError : k-means was not fitted at that number, which is more than there are rows.
+    """
+    about, k = job.store.snapshot.entries[clustering].attributes, job.settings.algorithms.k
+    if k == "own":
+        return None
+    if k == "kmeans":
+        return int(about["k"]), f"k = {about['k']}, as many as k-means has."
+    if k not in about["ks"]:
+        said = f"{about['descriptor']} has too few rows for so many clusters"
+        raise InputError(f"setting algorithms.k = {k}", said, f"one of {k_words(about['ks'])}")
+    return k, f"k = {k} was set by hand."

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from streamclust.cluster.matching import MINIMUM, Event, first, jaccard, match, moves
+from streamclust.cluster.matching import MINIMUM, Event, counterparts, first, jaccard, match, moves
 
 quick = settings(deadline=None, max_examples=60)
 sizes = st.integers(1, 5)
@@ -171,3 +171,20 @@ def test_later_rows_do_not_take_an_id_over():
     found = match(np.array([[500, 0]]), [0], 1, np.array([[100, 5_000]]))
     assert found.ids == (0, 1)
     assert found.changed == 5_000
+
+
+@quick
+@given(tables)
+def test_another_clustering_bears_the_ids_that_most_rows_share_and_further_ones_largest_first(counts):
+    k_old, k_new = counts.shape
+    old = ids_of(k_old, 2)
+    found = counterparts(counts, old, 100)
+    assert len(set(found)) == k_new
+    shared = sum(counts[old.index(i), j] for j, i in enumerate(found) if i < 100)
+    padded = np.pad(counts, ((0, max(0, k_new - k_old)), (0, max(0, k_old - k_new))))
+    assert shared == max(sum(padded[i, j] for i, j in enumerate(p)) for p in permutations(range(len(padded))))
+    for j, i in enumerate(found):
+        assert i >= 100 or counts[old.index(i), j] > 0
+    further = sorted((i, -int(counts[:, j].sum())) for j, i in enumerate(found) if i >= 100)
+    assert [i for i, _ in further] == list(range(100, 100 + len(further)))
+    assert [size for _, size in further] == sorted(size for _, size in further)

@@ -45,7 +45,7 @@ def found(job, algorithm, array="label"):
     """Valid reduced rows, k-means labels, the algorithm's values, and the algorithm's model."""
     store = job.store
     kmeans = store.snapshot.newest("model", "a/kmeans")
-    model = beside(job, kmeans)[algorithm]
+    model = beside(job.store, kmeans)[algorithm]
     projection = store.snapshot.entries[kmeans].attributes["parents"][0]
     parts = [
         (
@@ -135,11 +135,11 @@ def test_a_day_is_labelled_by_the_frozen_models_and_a_refit_makes_new_ones(tmp_p
         job = job_on(tmp_path / "s", SETTINGS)
         ingest(job, open_case(write_case(tmp_path / "mon", {"a": X[:600]})))
         kmeans = pipeline.fit(job)["a"]
-        before = beside(job, kmeans)
+        before = beside(job.store, kmeans)
         ingest(job, open_case(write_case(tmp_path / "tue", {"a": X[600:]})))
         said = pipeline.predict(job)
         assert said["a mixture"] == said["a agglomerative"] == "batches/000002-tue"
-        assert beside(job, kmeans) == before
+        assert beside(job.store, kmeans) == before
         for algorithm in BOTH:
             Z, label, ours, _ = found(job, algorithm)
             assert len(Z) == N - N // 50
@@ -147,18 +147,18 @@ def test_a_day_is_labelled_by_the_frozen_models_and_a_refit_makes_new_ones(tmp_p
         assert set(pipeline.predict(job).values()) == {"up to date"}
         again = pipeline.fit(job)["a"]
     assert again != kmeans
-    assert set(beside(job, again)) == set(BOTH)
-    assert not set(beside(job, again).values()) & set(before.values())
+    assert set(beside(job.store, again)) == set(BOTH)
+    assert not set(beside(job.store, again).values()) & set(before.values())
 
 
 def test_asked_for_later_they_leave_k_means_as_it_is_and_the_same_again_does_nothing(tmp_path):
     with no_fsync():
         job = work(tmp_path / "s", write_case(tmp_path / "case", {"a": rows_of(300)}), small(cluster__k=3))
         kmeans = job.store.snapshot.newest("model", "a/kmeans")
-        assert beside(job, kmeans) == {}
+        assert beside(job.store, kmeans) == {}
         later = job_on(tmp_path / "s", small(cluster__k=3, algorithms__also=["mixture"], algorithms__covariance="tied"))
         assert pipeline.fit(later) == {"a": kmeans}
-        assert list(beside(later, kmeans)) == ["mixture"]
+        assert list(beside(later.store, kmeans)) == ["mixture"]
         number = later.store.snapshot.number
         pipeline.fit(later)
     assert later.store.snapshot.number == number

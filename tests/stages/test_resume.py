@@ -21,7 +21,7 @@ BLOCKS = 1024
 # projection, reduced rows and clusters for each descriptor, two further algorithms for each, the comparison, the
 # consensus, two of measures, the fusion, two maps.
 PUBLISH, PUBLISHES = "streamclust.store.manifest:publish", 18
-SETTINGS = small(algorithms__also=["mixture", "agglomerative"], algorithms__consensus=True)
+SETTINGS = small(algorithms__also=["mixture", "agglomerative"], algorithms__k="own", algorithms__consensus=True)
 QUICK = [
     (PUBLISH, 4, "before"),
     ("streamclust.stages.fused:flag_block", 1, "after"),
