@@ -20,6 +20,8 @@ from streamclust.errors import DamageError
 from streamclust.planning import chunk_rows
 from streamclust.store import chunks
 
+_CHUNK_KEYS = {"name": "default", "configuration": {"separator": "/"}}
+
 
 def create_group(path: Path, attributes: Mapping[str, Any] | None = None) -> None:
     """An ordinary Zarr group; a present one takes the attributes."""
@@ -62,6 +64,7 @@ def create_array(
 
 @lru_cache(maxsize=512)
 def _open(path: Path) -> Any:
+    read_metadata(path)
     try:
         # open_array drops a config: without this an all-zero chunk would not be written, and read as damage.
         return zarr.open_array(path, mode="r+", zarr_format=3).with_config({"write_empty_chunks": True})
@@ -79,15 +82,30 @@ def describe(path: Path) -> tuple[tuple[int, ...], Any, tuple[int, ...]] | None:
 
     Raises
     ------
-    DamageError : the metadata is missing or cannot be read.
+    DamageError : the metadata is missing, cannot be read, or would have chunks sought where none are.
     """
+    meta = read_metadata(path)
+    return None if meta["node_type"] == "group" else _shape_in(meta)
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The metadata of an array or a group, as it is on disk; raises as :func:`describe`."""
     try:
-        meta = json.loads((path / "zarr.json").read_bytes())
-        if meta["node_type"] == "group":
-            return None
-        return tuple(meta["shape"]), meta["data_type"], tuple(meta["chunk_grid"]["configuration"]["chunk_shape"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        meta: dict[str, Any] = json.loads((path / "zarr.json").read_bytes())
+        group = meta["node_type"] == "group"
+        if not group:
+            _shape_in(meta)
+        # Zarr knows other places for chunks as well, and would find none there: fill values, all of them.
+        ours = group or (meta["chunk_key_encoding"] == _CHUNK_KEYS and meta["codecs"][-1]["name"] == "crc32c")
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise DamageError(path / "zarr.json", f"cannot be read ({error!r})", hint="restore it") from None
+    if not ours:
+        raise DamageError(path / "zarr.json", "has chunks elsewhere, or without a checksum", hint="restore it")
+    return meta
+
+
+def _shape_in(meta: Mapping[str, Any]) -> tuple[tuple[int, ...], Any, tuple[int, ...]]:
+    return tuple(meta["shape"]), meta["data_type"], tuple(meta["chunk_grid"]["configuration"]["chunk_shape"])
 
 
 def shape_of(path: Path) -> tuple[int, ...]:

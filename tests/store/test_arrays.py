@@ -175,6 +175,19 @@ def test_metadata_that_is_gone_or_another_arrays_is_damage(ingested, tmp_path):
         shutil.copy(tmp_path / "kept", folder / "zarr.json")
 
 
+@pytest.mark.parametrize(("X", "compress"), [(np.array(["x", "y", "z"], TEXT), False), (np.arange(1, 5), True)])
+def test_one_bit_that_has_chunks_sought_elsewhere_is_damage_and_never_fill_values(tmp_path, X, compress):
+    arrays.create_array(tmp_path / "a", X.shape, X.dtype, 2, compress=compress)
+    arrays.write_rows(tmp_path / "a", 0, X)
+    file = tmp_path / "a" / "zarr.json"
+    assert ord("/") ^ ord(".") == 1
+    file.write_text(file.read_text().replace('"separator": "/"', '"separator": "."'))
+    arrays.forget_open_arrays()
+    for look in (arrays.describe, arrays.read_rows, arrays.shape_of):
+        with pytest.raises(DamageError, match=r"zarr\.json"):
+            look(tmp_path / "a")
+
+
 def test_a_stranger_with_zarr_sees_no_warning_at_any_stage(tmp_path):
     from streamclust.ingest import ingest
     from streamclust.readers.case import open_case
