@@ -23,6 +23,8 @@ from streamclust.reporting.refit import collect_refit, write_refit
 from streamclust.stages import algorithms, clusters, compare, consensus, fused, grids, maps, reduced, refit, strangeness
 from streamclust.stages.sources import MIX, described
 from streamclust.store.store import Store, create, open_store
+from streamclust.store.verify import Verified
+from streamclust.store.verify import verify as verify_store
 
 
 @dataclass(frozen=True)
@@ -272,6 +274,27 @@ def plan_for(source: Path | str, settings: Settings) -> Plan:
     else:
         shapes = _shapes_of_case(open_case(source, path_encoding=settings.ingest.path_encoding))
     return planning.within(shapes, settings, _workers(settings))
+
+
+def verify(
+    store: Path | str, settings: Settings | None = None, listener: Listener | None = None, *, quick: bool = False
+) -> Verified:
+    """Look through everything a store holds, in all snapshots, and say what is damaged; nothing is changed.
+
+    Raises
+    ------
+    InputError : not a store, or one of a newer format.
+    """
+    settings, path = settings or Settings(), Path(store).absolute()
+    if not path.is_dir():
+        raise InputError(path, "no such store", "the folder of a store")
+    journal = Journal(listener or Silent())
+    found = executor(settings.scheduler, _workers(settings), journal.listener.progress)
+    try:
+        with journal.stage("verify", 0):
+            return verify_store(path, found, quick=quick)
+    finally:
+        found.close()
 
 
 def _fitted(job: Job) -> dict[str, str]:

@@ -21,7 +21,21 @@ from streamclust.store.store import open_store
 from tests.cases import clustered, matrices, metadata, small_toml, write_case
 from tests.faults import ROOT
 
-COMMANDS = ["run", "ingest", "fit", "predict", "outliers", "map", "render", "report", "export", "info", "plan", "demo"]
+COMMANDS = [
+    "run",
+    "ingest",
+    "fit",
+    "predict",
+    "outliers",
+    "map",
+    "render",
+    "report",
+    "export",
+    "info",
+    "plan",
+    "demo",
+    "verify",
+]
 STAGES = ["fit", "predict", "outliers", "map", "render", "report"]
 
 
@@ -212,6 +226,8 @@ def test_stores_that_are_none(store, made, tmp_path):
     for command in [(name,) for name in STAGES] + [("info",)]:
         refused(store, invoke(*command, tmp_path / "missing"))
         refused(store, invoke(*command, file))
+    for missing in (tmp_path / "missing", tmp_path):
+        refused(store, invoke("verify", missing))
     refused(store, invoke("run", file, made[1]))
     refused(store, invoke("run", store, tmp_path / "no case"))
     refused(store, invoke("export", store, tmp_path / "o.xlsx"))
@@ -231,6 +247,12 @@ def test_a_damaged_chunk_is_exit_3(made, tmp_path):
     arrays.forget_open_arrays()
     refused.number = {store: 2}  # the projection comes of stored moments; reducing by it meets the damage
     assert str(chunk) in refused(store, invoke("fit", store, "--quiet", "--config", made[2]), 3)
+    said = invoke("verify", store)
+    assert said.exit_code == 3
+    assert f"DAMAGED batches/000001-case descriptors/a, rows 0 to 300 ({chunk.relative_to(store)})" in said.stdout
+    assert "1 DAMAGED, 0 orphans" in said.stdout
+    assert json.loads(invoke("verify", store, "--json").stdout)["damage"][0]["rows"] == [0, 300]
+    assert invoke("verify", store, "--quick", "--quiet").exit_code == 0
 
 
 def test_interrupted_and_carried_on(made, tmp_path):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from streamclust.cli import days, look, upkeep, work
+from streamclust.cli import days, look, snapshots, upkeep, work
 from streamclust.cli.options import fail
 
 app = typer.Typer(
@@ -16,7 +16,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for commands in (work, days, look, upkeep):
+for commands in (work, days, look, upkeep, snapshots):
     app.add_typer(commands.app)
 
 

@@ -69,7 +69,9 @@ def _open(path: Path) -> Any:
         # open_array drops a config: without this an all-zero chunk would not be written, and read as damage.
         return zarr.open_array(path, mode="r+", zarr_format=3).with_config({"write_empty_chunks": True})
     except Exception as error:
-        raise DamageError(path, f"the array cannot be opened ({type(error).__name__})", hint="restore it") from error
+        raise DamageError(
+            path / "zarr.json", f"the array cannot be opened ({type(error).__name__})", hint="restore it"
+        ) from error
 
 
 def forget_open_arrays() -> None:
@@ -96,16 +98,22 @@ def read_metadata(path: Path) -> dict[str, Any]:
         if not group:
             _shape_in(meta)
         # Zarr knows other places for chunks as well, and would find none there: fill values, all of them.
-        ours = group or (meta["chunk_key_encoding"] == _CHUNK_KEYS and meta["codecs"][-1]["name"] == "crc32c")
+        ours = meta["zarr_format"] == 3
+        ours &= group or (meta["chunk_key_encoding"] == _CHUNK_KEYS and meta["codecs"][-1]["name"] == "crc32c")
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise DamageError(path / "zarr.json", f"cannot be read ({error!r})", hint="restore it") from None
     if not ours:
-        raise DamageError(path / "zarr.json", "has chunks elsewhere, or without a checksum", hint="restore it")
+        raise DamageError(path / "zarr.json", "is not as this program writes it", hint="restore it")
     return meta
 
 
 def _shape_in(meta: Mapping[str, Any]) -> tuple[tuple[int, ...], Any, tuple[int, ...]]:
     return tuple(meta["shape"]), meta["data_type"], tuple(meta["chunk_grid"]["configuration"]["chunk_shape"])
+
+
+def item_bytes(data_type: str) -> int:
+    """Bytes of one number, by the name that metadata has for its type."""
+    return np.dtype(data_type).itemsize
 
 
 def shape_of(path: Path) -> tuple[int, ...]:
@@ -121,13 +129,24 @@ def rows_per_chunk(path: Path) -> int:
 def chunk_files(path: Path, start: int = 0, stop: int | None = None) -> list[Path]:
     """The chunk files that hold rows ``start .. stop``."""
     array = _open(path)
-    stop = array.shape[0] if stop is None else stop
+    return chunk_paths(path, array.shape, array.chunks, start, array.shape[0] if stop is None else stop)
+
+
+def chunk_paths(path: Path, shape: tuple[int, ...], grid: tuple[int, ...], start: int, stop: int) -> list[Path]:
+    """The same for an array of this shape and chunk shape, which is not opened."""
     if stop <= start:
         return []
-    rows = array.chunks[0]
-    grid = [range(start // rows, -(-stop // rows))]
-    grid += [range(-(-size // chunk)) for size, chunk in zip(array.shape[1:], array.chunks[1:], strict=True)]
-    return [path.joinpath("c", *map(str, index)) for index in itertools.product(*grid)]
+    indices = [range(start // grid[0], -(-stop // grid[0]))]
+    indices += [range(-(-size // chunk)) for size, chunk in zip(shape[1:], grid[1:], strict=True)]
+    return [path.joinpath("c", *map(str, index)) for index in itertools.product(*indices)]
+
+
+def file_bytes(path: Path) -> int | None:
+    """How long the file of every chunk is; ``None`` where chunks are compressed or hold text."""
+    meta = read_metadata(path)
+    if [codec["name"] for codec in meta["codecs"]] != ["bytes", "crc32c"]:
+        return None
+    return math.prod(_shape_in(meta)[2]) * item_bytes(meta["data_type"]) + chunks.CRC_BYTES
 
 
 def write_rows(path: Path, start: int, block: NDArray[Any]) -> None:

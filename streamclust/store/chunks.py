@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, Crc32cCodec
 
-_CRC_BYTES = 4
+CRC_BYTES = 4
 
 
 def is_plain(array: Any) -> bool:
@@ -58,12 +58,12 @@ def read(file: Path, array: Any) -> NDArray[Any]:
     data = rows.reshape(-1).view(np.uint8)
     with file.open("rb") as source:
         size = os.fstat(source.fileno()).st_size
-        if size != data.size + _CRC_BYTES:
-            raise ValueError(f"{size:,} bytes instead of {data.size + _CRC_BYTES:,}")
-        if source.readinto(data.data) != data.size or source.read(_CRC_BYTES) != _checksum(data):
+        if size != data.size + CRC_BYTES:
+            raise ValueError(f"{size:,} bytes instead of {data.size + CRC_BYTES:,}")
+        if source.readinto(data.data) != data.size or source.read(CRC_BYTES) != _checksum(data):
             raise ValueError("the checksum does not fit")
     return rows
 
 
 def _checksum(data: NDArray[np.uint8]) -> bytes:
-    return int(google_crc32c.value(data)).to_bytes(_CRC_BYTES, "little")
+    return int(google_crc32c.value(data)).to_bytes(CRC_BYTES, "little")

@@ -192,6 +192,26 @@ def _abandoned(root: Path) -> Iterator[tuple[dict[str, str], int]]:
         yield (record if whole else {"path": f"drafts-{path.stem}"}), lock
 
 
+def records(root: Path) -> Iterator[tuple[str, str, bool]]:
+    """(record's file name, path below ``data``, whether its writer is alive) of every draft; takes nothing over."""
+    for file in sorted((root / "drafts").glob("*.json")):
+        try:
+            handle = os.open(file, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
+        alive = False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            path = str(json.loads(file.read_bytes())["path"])
+        except BlockingIOError:
+            alive, path = True, str(json.loads(file.read_bytes())["path"])
+        except (OSError, ValueError, KeyError, TypeError):
+            path = ""
+        finally:
+            os.close(handle)
+        yield file.name, path, alive
+
+
 def sweep(root: Path, named: Named) -> int:
     """Remove drafts that nobody holds and no manifest mentions; returns how many."""
     removed = 0

@@ -16,6 +16,7 @@ from streamclust.errors import ConflictError, DamageError, InputError
 
 FORMAT = 1
 CHECKPOINT_EVERY = 100
+REPAIR = "repair"  # the operation that takes damaged objects out of the state
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,16 @@ def _last(log: Path, since: Snapshot | None) -> int:
         while _file(log, number + 1).exists():
             number += 1
         return number
+    return newest_number(log)
+
+
+def newest_number(log: Path) -> int:
+    """The highest number in a log.
+
+    Raises
+    ------
+    InputError : there is none.
+    """
     numbers = [int(p.stem) for p in log.glob("????????.json") if p.stem.isdigit()]
     if not numbers:
         raise InputError(log.parent, "not a streamclust store", "a folder with log/00000000.json")
@@ -113,9 +124,13 @@ def load(log: Path, number: int | None = None, since: Snapshot | None = None) ->
 
     Raises
     ------
-    InputError : not a store, or one written by a newer streamclust. DamageError : a manifest is missing or altered.
+    InputError : not a store, no such number, or one written by a newer streamclust. DamageError : a manifest is missing
+    or altered.
     """
-    last = _last(log, since) if number is None else number
+    last = _last(log, since)
+    if number is not None and not 0 <= number <= last:
+        raise InputError(log.parent, f"no snapshot {number}", f"0 to {last}", "streamclust history STORE lists them")
+    last = last if number is None else number
     documents: list[dict[str, Any]] = []
     for step in range(last, -1, -1):
         document = read(log, step)
@@ -136,11 +151,11 @@ def _replay(known: Snapshot | None, documents: Sequence[Mapping[str, Any]]) -> S
     entries = dict(known.entries) if known is not None else {}
     for document in reversed(documents):
         if document["checkpoint"] is not None:  # it holds what it adds
-            entries = {name: _entry(e) for name, e in document["checkpoint"].items()}
+            entries = {name: entry(e) for name, e in document["checkpoint"].items()}
             continue
         for name in document["remove"]:
             entries.pop(name, None)
-        entries |= {name: replace(_entry(e), added=document["number"]) for name, e in document["add"].items()}
+        entries |= {name: replace(entry(e), added=document["number"]) for name, e in document["add"].items()}
     return Snapshot(documents[0]["number"], documents[0]["digest"], entries)
 
 
@@ -162,8 +177,18 @@ def read(log: Path, number: int) -> dict[str, Any]:
     return document | {"digest": claimed}
 
 
-def publish(log: Path, base: Snapshot, operation: str, add: Mapping[str, Entry], remove: tuple[str, ...]) -> Snapshot:
+def publish(
+    log: Path,
+    base: Snapshot,
+    operation: str,
+    add: Mapping[str, Entry],
+    remove: tuple[str, ...],
+    state: Mapping[str, Entry] | None = None,
+) -> Snapshot:
     """Publish the state after ``base``. The caller has synced every file that ``add`` names.
+
+    ``state`` is what shall be in force as it is, down to when each entry was added; ``add`` and ``remove`` then only
+    say how it differs from ``base``.
 
     Raises
     ------
@@ -171,8 +196,8 @@ def publish(log: Path, base: Snapshot, operation: str, add: Mapping[str, Entry],
     """
     number = base.number + 1
     kept = {name: entry for name, entry in base.entries.items() if name not in remove}
-    after = kept | {name: replace(entry, added=number) for name, entry in add.items()}
-    checkpoint = after if number % CHECKPOINT_EVERY == 0 else None
+    after = kept | {name: replace(entry, added=number) for name, entry in add.items()} if state is None else state
+    checkpoint = after if state is not None or number % CHECKPOINT_EVERY == 0 else None
     document = _document(number, base.digest, operation, add, remove, checkpoint)
     try:
         _publish_file(log, number, document)
@@ -230,7 +255,8 @@ def _tree(entry: Entry) -> dict[str, Any]:
     return vars(entry) | {"arrays": {name: vars(array) for name, array in entry.arrays.items()}}
 
 
-def _entry(tree: Mapping[str, Any]) -> Entry:
+def entry(tree: Mapping[str, Any]) -> Entry:
+    """An entry as it was written."""
     arrays = {
         name: ArrayEntry(tuple(a["shape"]), a["dtype"], tuple(a["chunks"]), a["digest"])
         for name, a in tree["arrays"].items()

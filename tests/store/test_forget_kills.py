@@ -10,10 +10,12 @@ import signal
 import numpy as np
 import pytest
 
+from streamclust.blocks import Serial
 from streamclust.errors import ConflictError
 from streamclust.store import arrays
 from streamclust.store.retention import withdraw
 from streamclust.store.store import open_store
+from streamclust.store.verify import verify
 from tests.faults import assert_tidy, no_fsync
 from tests.store.doomed import die, work
 
@@ -87,9 +89,11 @@ def test_killed_and_asked_again(copied, uninterrupted, doomed, what, call, share
     opened = open_store(copied)
     for k in range(opened.snapshot.number + 1):
         assert open_store(copied, k).snapshot.number == k
+    assert verify(copied, Serial()).damage == ()
     with no_fsync():
         work(copied, what)
         assert state(copied) == wanted
+        assert verify(copied, Serial()).damage == ()
         open_store(copied).sweep()
         assert_tidy(open_store(copied))
     assert not (copied / "forgetting").exists()

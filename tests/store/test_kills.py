@@ -7,9 +7,10 @@ import signal
 
 import pytest
 
-from streamclust.blocks import Dask
+from streamclust.blocks import Dask, Serial
 from streamclust.readers.case import open_case
 from streamclust.store.store import open_store
+from streamclust.store.verify import verify
 from tests.faults import assert_tidy, child, chunk_bytes, contents, finish, no_fsync, random_rows, run_all, write_case
 
 SIZE = 400  # bytes of a chunk
@@ -49,6 +50,8 @@ def test_killed_and_started_again(case, uninterrupted, tmp_path, call, share, wh
     code, _ = finish(child("run", store, case, str(SIZE), call, str(count), when))
     assert code == -signal.SIGKILL
     published = len(list((store / "log").glob("*.json")))
+    if published:
+        assert verify(store, Serial()).damage == ()
     finished = [p for p in store.glob("data/batches/*/valid/*/c/*") if p.name.isdigit()]
     with chunk_bytes(SIZE), no_fsync():
         job = run_all(store, open_case(case), Dask(2))
@@ -59,3 +62,5 @@ def test_killed_and_started_again(case, uninterrupted, tmp_path, call, share, wh
         job.store.sweep()
         assert_tidy(job.store)
         assert contents(open_store(store)) == wanted
+        found = verify(store, Serial())
+        assert (found.damage, found.orphans, found.writers) == ((), (), 0)

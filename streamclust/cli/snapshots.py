@@ -1,0 +1,46 @@
+"""Whether a store is sound, what it was before, and back to that."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from streamclust.cli.options import AsJson, Quiet, Scheduler, StoreArg, Workers, answer, mb, session, settings
+
+if TYPE_CHECKING:
+    from streamclust.store.verify import Verified
+
+app = typer.Typer()
+
+
+@app.command()
+def verify(
+    store: StoreArg,
+    quick: Annotated[bool, typer.Option("--quick", help="Metadata, and chunks by their number and size only.")] = False,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Read everything in every snapshot and name what is damaged, with its rows; exit 3 if anything is."""
+    with session(as_json, quiet) as show:
+        from streamclust.pipeline import verify as look_through
+
+        found = look_through(store, settings(None, {"workers": workers, "scheduler": scheduler}), show, quick=quick)
+        answer(as_json, asdict(found), _text(found))
+    if found.damage:
+        raise SystemExit(3)
+
+
+def _text(found: Verified) -> str:
+    lines = [f"DAMAGED {one}" for one in found.damage]
+    lines += [f"damaged in snapshots before a repair: {one}" for one in found.taken_out]
+    lines += [f"orphan of a writer that died: {path}" for path in found.orphans]
+    if found.writers:
+        lines.append(f"{found.writers} objects are being written now")
+    seen = f"{found.snapshots:,} snapshots, {found.objects:,} objects, {found.chunks:,} chunks"
+    how = "looked at, not read" if found.quick else "read"
+    wrong = f"{len(found.damage):,} DAMAGED" if found.damage else "no damage"
+    return "\n".join([*lines, f"{seen}, {mb(found.bytes)} {how}: {wrong}, {len(found.orphans):,} orphans"])
