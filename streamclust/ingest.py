@@ -56,7 +56,7 @@ def ingest(job: Job, case: Case, batch: str | None = None) -> str:
             same = _same_or_error(known.name, known.entry, _digest(_read_digests(job, case), case))
             job.journal.note(f"batch {batch} is stored already: nothing to ingest")
             return same
-    name = f"batches/{len(store.every_batch) + 1:06d}-{batch}"
+    name = f"batches/{len(store.numbered) + 1:06d}-{batch}"
     draft = store.draft(name, "batch", _fingerprint(case, batch, job))
     try:
         return _publish(job, name, draft, _write(job, draft, case, batch))

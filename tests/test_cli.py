@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -111,6 +112,25 @@ def test_info_plan_and_ingest(made, tmp_path):
     named = invoke("ingest", tmp_path / "s", case, "--batch", "monday", "--quiet")
     assert "monday" in named.stdout
     assert named.stderr == ""
+
+
+def test_history_rollback_and_at(made, tmp_path):
+    shutil.copytree(made[0] / "s", tmp_path / "s")
+    store, last = tmp_path / "s", open_store(made[0] / "s").snapshot.number
+    found = json.loads(invoke("history", store, "--json").stdout)["snapshots"]
+    assert [one["number"] for one in found] == list(range(last + 1))
+    assert len(invoke("history", store).stdout.splitlines()) == last + 1
+    assert json.loads(invoke("info", store, "--at", 1, "--json").stdout)["clusters"] == {}
+    assert invoke("export", store, tmp_path / "o.csv", "--at", 1).exit_code == 0
+    assert "kmeans" not in (tmp_path / "o.csv").read_text().splitlines()[0]
+    assert invoke("alarms", store, "--at", 1).stdout == "no alarm so far\n"
+    done = invoke("rollback", store, 1)
+    assert f"the state of snapshot 1 is in force again as snapshot {last + 1}, 300 rows" in done.stdout
+    refused.number = {store: last + 1}
+    for bad in (("rollback", store, 99), ("rollback", store, 1), ("info", store, "--at", 99)):
+        refused(store, invoke(*bad))
+    assert json.loads(invoke("rollback", store, last, "--json").stdout)["number"] == last + 2
+    assert json.loads(invoke("info", store, "--json").stdout)["clusters"].keys() == {"a", "b"}
 
 
 def test_version_and_help():

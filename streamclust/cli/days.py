@@ -9,6 +9,7 @@ import typer
 
 from streamclust.cli.options import (
     AsJson,
+    At,
     Config,
     Memory,
     Quiet,
@@ -54,6 +55,7 @@ def alarms(
     ack: Annotated[str | None, typer.Option(help="Acknowledge this alarm: its cause does not cry again.")] = None,
     reason: Annotated[str | None, typer.Option(help="Why it needs no more attention.")] = None,
     who: Annotated[str | None, typer.Option(help="Who says so; by default your login.")] = None,
+    at: At = None,
     as_json: AsJson = False,
 ) -> None:
     """Every alarm so far, newest first, or acknowledge one."""
@@ -68,11 +70,13 @@ def alarms(
 
         if (ack is None) != (reason is None):
             raise InputError("alarms", "--ack and --reason belong together", "both, or neither")
+        if ack is not None and at is not None:
+            raise InputError("alarms", "--ack and --at exclude each other", "one of them")
         if ack is not None and reason is not None:
             found = acknowledge(store, ack, reason, who or getuser())
             answer(as_json, asdict(found), f"{ack} is acknowledged")
             return
-        known = every(open_store(store))[::-1]
+        known = every(open_store(store, at))[::-1]
         lines = [
             f"{a.id}: {a.sentence}{f' (acknowledged by {a.who}, {a.when}: {a.reason})' if a.reason else ''}"
             for a in known

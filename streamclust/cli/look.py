@@ -9,6 +9,7 @@ import typer
 
 from streamclust.cli.options import (
     AsJson,
+    At,
     Config,
     Memory,
     Quiet,
@@ -27,6 +28,7 @@ app = typer.Typer()
 def export(
     store: StoreArg,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A file ending in .parquet, .csv or .pickle.")],
+    at: At = None,
     memory: Memory = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -36,18 +38,18 @@ def export(
         from streamclust.exporting import export as write
         from streamclust.store.store import open_store
 
-        rows = write(open_store(store), out, settings(None, {"memory": memory}).memory_bytes)
+        rows = write(open_store(store, at), out, settings(None, {"memory": memory}).memory_bytes)
         answer(as_json, {"file": str(out), "rows": rows}, f"{rows:,} rows in {out}")
 
 
 @app.command()
-def info(store: StoreArg, as_json: AsJson = False) -> None:
+def info(store: StoreArg, at: At = None, as_json: AsJson = False) -> None:
     """What is in a store."""
     with session(as_json, quiet=False):
         from streamclust.pipeline import describe
         from streamclust.store.store import open_store
 
-        facts = describe(open_store(store))
+        facts = describe(open_store(store, at))
         answer(as_json, facts, "\n".join(f"{key}: {value}" for key, value in facts.items()))
 
 

@@ -27,6 +27,7 @@ Scheduler = Annotated[str | None, typer.Option(help="Address of a Dask scheduler
 Config = Annotated[Path | None, typer.Option(help="Settings as TOML.", metavar="FILE")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")]
+At = Annotated[int | None, typer.Option("--at", help="As it was at this snapshot.", metavar="N")]
 K = Annotated[int | None, typer.Option("--k", help="Number of clusters, instead of the chosen one.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
 

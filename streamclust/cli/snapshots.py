@@ -44,3 +44,30 @@ def _text(found: Verified) -> str:
     how = "looked at, not read" if found.quick else "read"
     wrong = f"{len(found.damage):,} DAMAGED" if found.damage else "no damage"
     return "\n".join([*lines, f"{seen}, {mb(found.bytes)} {how}: {wrong}, {len(found.orphans):,} orphans"])
+
+
+@app.command()
+def history(store: StoreArg, as_json: AsJson = False) -> None:
+    """Every snapshot, newest last: its number, time, rows then, operation, and what it added and removed."""
+    with session(as_json, quiet=False):
+        from streamclust.store.history import history as every
+        from streamclust.store.store import open_store
+
+        found = every(open_store(store))
+        answer(as_json, {"snapshots": [asdict(one) for one in found]}, "\n".join(map(str, found)))
+
+
+@app.command()
+def rollback(
+    store: StoreArg,
+    number: Annotated[int, typer.Argument(metavar="N", help="A snapshot that history lists.")],
+    as_json: AsJson = False,
+) -> None:
+    """Publish the state of snapshot N as the newest one; nothing is lost, and rolling back again undoes it."""
+    with session(as_json, quiet=False):
+        from streamclust.store.history import rollback as roll_back
+        from streamclust.store.store import open_store
+
+        done = roll_back(open_store(store), number)
+        text = f"the state of snapshot {number} is in force again as snapshot {done.number}, {done.rows:,} rows"
+        answer(as_json, asdict(done), f"{text}\ndraw its report anew: streamclust report STORE")

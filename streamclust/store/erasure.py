@@ -43,7 +43,7 @@ class Masks:
     @cached_property
     def batches(self) -> dict[str, Batch]:
         """The batches concerned."""
-        return {batch.name: batch for batch in self.store.every_batch if batch.name in self.counts}
+        return {batch.name: batch for batch in self.store.numbered if batch.name in self.counts}
 
     def block(self, batch: str, start: int, stop: int) -> Mask:
         """Of rows ``start .. stop`` of a batch."""
@@ -66,10 +66,10 @@ class Masks:
     def of_ids(self, ids: NDArray[np.int64]) -> Mask:
         """Of row numbers in the snapshot, any shape."""
         flat, found = ids.ravel(), np.zeros(ids.size, bool)
-        bases = np.array([batch.base for batch in self.store.every_batch])
+        bases = np.array([batch.base for batch in self.store.numbered])
         of = np.searchsorted(bases, flat, "right") - 1
         for i in np.unique(of[flat >= 0]):
-            batch, here = self.store.every_batch[i], np.flatnonzero((of == i) & (flat >= 0))
+            batch, here = self.store.numbered[i], np.flatnonzero((of == i) & (flat >= 0))
             found[here] = self.of_rows(batch.name, flat[here] - batch.base)
         return found.reshape(ids.shape)
 

@@ -27,7 +27,7 @@ from streamclust.store.erasure import Eraser, Mask, Masks, mask_name
 from streamclust.store.manifest import ArrayEntry, Entry
 from streamclust.store.proof import among, path_digests, prove, remember
 from streamclust.store.retention import find_batch, models_that_saw, now, record, withdrawal, withdrawal_name
-from streamclust.store.store import Batch, Store, unfinished
+from streamclust.store.store import FORMER, Batch, Store, unfinished
 from streamclust.store.traces import FORGOTTEN, counted, erase
 
 DATES = ("time", "date", "timestamp", "datetime")
@@ -90,7 +90,7 @@ def forget(
         raise InputError("what to forget", "not clear", "either paths or a date")
     resume(store)
     _refuse_busy(store, "wait for it, then try again")
-    chosen = store.every_batch if batches is None else [find_batch(store, name) for name in batches]
+    chosen = store.numbered if batches is None else [batch for name in batches for batch in _called(store, name)]
     name = f"forgettings/{store.snapshot.number + 1:06d}"
     draft = store.draft(name, "forgetting", secrets.token_hex(16))
     marks = _Marks(draft)
@@ -116,6 +116,11 @@ def resume(store: Store) -> Forgotten | None:
     finished = [_finish(store, name) for name in pending]
     shutil.rmtree(_aside(store), ignore_errors=True)
     return finished[-1] if finished else None
+
+
+def _called(store: Store, batch_id: str) -> list[Batch]:
+    """The batches of that id, also those that a rollback left behind."""
+    return [batch for batch in store.numbered if batch.id == batch_id] or [find_batch(store, batch_id)]
 
 
 class _Marks:
@@ -222,7 +227,8 @@ def _end(store: Store, name: str, masks: Masks, done: Forgotten) -> None:
     drafts = record(store, name.replace("forgettings/", "forgotten/"), "forgotten", attributes)
     entries = store.snapshot.entries
     for batch in masks.batches.values():
-        if batch.forgotten == batch.n and withdrawal_name(batch.name) not in entries:
+        gone = batch.forgotten == batch.n and batch.entry.kind != FORMER
+        if gone and withdrawal_name(batch.name) not in entries:
             drafts |= withdrawal(store, batch.name, "all of its rows were forgotten")
     grids = [grid for grid, e in entries.items() if grid.startswith("grids/") and counted(e, masks.counts)]
     store.publish("rows are forgotten", drafts, remove=tuple(grids))

@@ -128,7 +128,7 @@ def prove(masks: Masks, objects: Mapping[str, Entry], folder: Path) -> tuple[int
     needles = [path for path in sorted(folder.iterdir()) if path.name != _COMPLETE]
     widths = {int(path.name.split("-")[0][4:]) for path in needles if path.name.startswith("rows")}
     parts = max(1, -(-sum(path.stat().st_size for path in needles) // (16 * _AT_ONCE)))
-    places = {f"{e.path}/{array}": batch for e, array, batch in _own_places(objects, masks.store.every_batch)}
+    places = {f"{e.path}/{array}": batch for e, array, batch in _own_places(objects, masks.store.numbered)}
     files, left = 0, set[str]()
     for part in range(parts):
         rows = {w: _load(needles, f"rows{w}-", np.uint64, part, parts) for w in widths if w >= _SHORTEST}

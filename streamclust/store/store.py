@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from streamclust.errors import ConflictError, DamageError, InputError
 from streamclust.planning import chunk_rows
 from streamclust.store import arrays, manifest
 from streamclust.store.draft import Draft, sweep
+from streamclust.store.guards import refuse_stale
 from streamclust.store.manifest import Entry, Snapshot
 from streamclust.store.rows import Rows, leaves
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import dask.dataframe as dd
 
 ROOMS = ("batches", "projections", "reduced", "models", "labels", "grids", "names")
+FORMER = "former batch"  # the kind of one that came after the snapshot which the store was rolled back to
 ENDING = ("forgotten", "withdrawal")  # what may be published while rows are being forgotten
 _TRIES = 20
 
@@ -61,10 +63,10 @@ class Batch:
 
 
 class Store:
-    """A store, read at one snapshot until :meth:`refresh`."""
+    """A store, read at one snapshot until :meth:`refresh`; one that is ``fixed`` stays there and is only read."""
 
-    def __init__(self, path: Path, snapshot: Snapshot) -> None:
-        self.path, self.snapshot = path, snapshot
+    def __init__(self, path: Path, snapshot: Snapshot, *, fixed: bool = False) -> None:
+        self.path, self.snapshot, self.fixed = path, snapshot, fixed
 
     def __repr__(self) -> str:
         names = ", ".join(self.descriptors) or "empty"
@@ -73,20 +75,28 @@ class Store:
 
     def refresh(self) -> None:
         """Move to the newest snapshot."""
+        if self.fixed:
+            return
         self.snapshot = manifest.load(self.path / "log", since=self.snapshot)
-        for cached in ("every_batch", "batches"):
+        for cached in ("numbered", "every_batch", "batches"):
             self.__dict__.pop(cached, None)
 
     @cached_property
-    def every_batch(self) -> list[Batch]:
-        """Batches in the order they were published, withdrawn ones too, so that row numbers never move."""
+    def numbered(self) -> list[Batch]:
+        """Every batch that there ever was, in the order they were published, so that row numbers never move."""
         found, base, forgotten = [], 0, Counter[str]()
         for entry in self.snapshot.of_kind("forgetting").values():
             forgotten.update(entry.attributes["batches"])
-        for name, entry in self.snapshot.of_kind("batch").items():
+        every = self.snapshot.of_kind("batch") | self.snapshot.of_kind(FORMER)
+        for name, entry in sorted(every.items(), key=lambda item: (item[1].added, item[0])):
             found.append(Batch(name, entry, base, forgotten[name]))
             base += found[-1].n
         return found
+
+    @cached_property
+    def every_batch(self) -> list[Batch]:
+        """Batches in the order they were published, withdrawn ones too."""
+        return [batch for batch in self.numbered if batch.entry.kind == "batch"]
 
     @cached_property
     def batches(self) -> list[Batch]:
@@ -132,8 +142,10 @@ class Store:
 
         Raises
         ------
-        ConflictError : rows are being forgotten, so that nothing may be made from what is stored.
+        ConflictError : rows are being forgotten, so that nothing may be made from what is stored. InputError : the
+        store was opened at a given snapshot.
         """
+        self._refuse_fixed()
         if kind not in ENDING and (pending := unfinished(self.snapshot)):
             hint = "finish it first: streamclust forget STORE --resume"
             raise ConflictError(self.path, f"{pending[0]} is not finished", "a store whose forgetting ended", hint)
@@ -158,8 +170,10 @@ class Store:
 
         Raises
         ------
-        ConflictError : another writer published the same, or rows were forgotten that the drafts may be made from.
+        ConflictError : another writer published the same, or what the drafts may be made from was forgotten or taken
+        out. InputError : the store was opened at a given snapshot.
         """
+        self._refuse_fixed()
         for draft, _ in drafts.values():
             manifest.sync_tree(draft.folder)
             for parent in list(draft.folder.parents)[: len(Path(draft.path).parts)]:
@@ -168,7 +182,7 @@ class Store:
         for attempt in range(_TRIES):
             base = manifest.load(self.path / "log", since=self.snapshot)
             check(base)
-            self._refuse_forgotten(base, drafts)
+            refuse_stale(self.path, self.snapshot, base, drafts)
             taken = sorted(set(drafts) & set(base.entries))
             if taken:
                 raise ConflictError(self.path, f"{taken[0]} was published by another writer", hint="try again")
@@ -183,13 +197,10 @@ class Store:
             draft.release()
         self.refresh()
 
-    def _refuse_forgotten(self, base: Snapshot, drafts: Mapping[str, tuple[Draft, Entry]]) -> None:
-        """What was made from rows that are forgotten by now must neither be published nor adopted later."""
-        known, newest = (set(snapshot.of_kind("forgetting")) for snapshot in (self.snapshot, base))
-        if newest - known and drafts:
-            for draft, _ in drafts.values():
-                draft.discard()
-            raise ConflictError(self.path, "rows were forgotten while this was made from them", hint="run it again")
+    def _refuse_fixed(self) -> None:
+        if self.fixed:
+            found, hint = f"opened at snapshot {self.snapshot.number}, to be read only", "open it without a snapshot"
+            raise InputError(self.path, found, hint=hint)
 
     def sweep(self) -> int:
         """Remove what dead writers left and no manifest ever named; returns how many objects."""
@@ -266,13 +277,17 @@ def create(path: Path) -> Store:
 
 
 def open_store(path: Path | str, at: int | None = None) -> Store:
-    """Open a store at its newest snapshot, or at snapshot ``at``.
+    """Open a store at its newest snapshot, or to be read only at snapshot ``at``, without rows forgotten since.
 
     Raises
     ------
-    InputError : there is no store. DamageError : its manifests are damaged.
+    InputError : there is no store, or no such snapshot. DamageError : its manifests are damaged.
     """
     path = Path(path).absolute()
     if not path.is_dir():
         raise InputError(path, "no such store", "the folder of a store", "make one with: streamclust run STORE CASE")
-    return Store(path, manifest.load(path / "log", at))
+    snapshot = manifest.load(path / "log", at)
+    if at is None:
+        return Store(path, snapshot)
+    later = manifest.load(path / "log").of_kind("forgetting")
+    return Store(path, replace(snapshot, entries={**snapshot.entries, **later}), fixed=True)

@@ -30,7 +30,7 @@ class Trial(Store):
         """Move to the newest snapshot."""
         self._plain.refresh()
         self.snapshot = _in_force(self._plain.snapshot, self.key)
-        for cached in ("every_batch", "batches"):
+        for cached in ("numbered", "every_batch", "batches"):
             self.__dict__.pop(cached, None)
 
     @cached_property
