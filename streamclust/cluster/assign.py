@@ -29,7 +29,7 @@ class Tile:
 
     Attributes
     ----------
-    rows : which of the block's m rows. centred : (m, p), which the next tile overwrites.
+    rows : which of the block's m rows. centred : (m, p), to be read only, which the next tile may overwrite.
     sets : which s sets of centres. labels, sqdist : (s, m) int32 and float64.
     second : (s, m) float64, squared distances to the second nearest centre, where they were asked for; infinite for a
         lone centre.
@@ -71,11 +71,12 @@ def tiles(X: Float, sets: Sequence[Float], rows_per_gemm: int | None = None, *, 
     for origin, which in sharing.items():
         about = np.frombuffer(origin, np.float32)
         joints = [_Joint([sets[i] for i in part], about, rows_per_gemm, second=second) for part in _joined(which, sets)]
-        buffer = np.empty((min(len(X), _TILE_ROWS), X.shape[1]), np.float32)
+        far = bool(about.any()) or X.dtype != np.float32
+        buffer = np.empty((min(len(X), _TILE_ROWS) * far, X.shape[1]), np.float32)
         for start in range(0, len(X), _TILE_ROWS):
             tile = X[start : start + _TILE_ROWS]
             with np.errstate(over="ignore", invalid="ignore"):
-                Z = np.subtract(tile, about, out=buffer[: len(tile)], casting="same_kind")
+                Z = np.subtract(tile, about, out=buffer[: len(tile)], casting="same_kind") if far else tile
                 norms = np.vecdot(Z, Z)
                 found = [joint.nearest(tile, Z, norms) for joint in joints]
             labels = np.concatenate([labels for labels, _ in found])
@@ -143,28 +144,48 @@ class _Joint:
         self.sets = [slice(start, stop) for start, stop in pairwise(ends)]
         self.rows = rows_per_gemm or gemm_rows(len(self.centers))
         with np.errstate(over="ignore"):
-            self.moved = self.centers.astype(np.float32) - origin
-            self.half = np.vecdot(self.moved, self.moved) / 2
+            self.minus = origin - self.centers.astype(np.float32)
+            self.half = np.vecdot(self.minus, self.minus) / 2
         self.scores = np.empty((min(self.rows, _TILE_ROWS), len(self.centers)), np.float32)
 
     def nearest(self, tile: Float, Z: Float, norms: Float) -> tuple[Labels, Distances]:
-        """Per set, of a tile : (s, m), some rows at a time; rows beyond float32 once more in float64."""
-        labels, sqdist = np.empty((len(self.sets), len(tile)), np.int32), np.empty((len(self.sets), 2, len(tile)))
-        for start in range(0, len(tile), self.rows):
-            s = slice(start, start + self.rows)
-            labels[:, s], sqdist[:, :, s] = self._nearest(tile[s], Z[s], norms[s], self.moved, self.half)
-        wide = np.flatnonzero(~np.isfinite(sqdist[:, 0]).all(axis=0))
-        if len(wide):
-            Z, moved = tile[wide].astype(np.float64) - self.origin, self.centers.astype(np.float64) - self.origin
-            half = np.vecdot(moved, moved) / 2
-            labels[:, wide], sqdist[:, :, wide] = self._nearest(tile[wide], Z, np.vecdot(Z, Z), moved, half)
+        """Per set, of a tile : (s, m); rows that rounding could decide are compared again with more care."""
+        ranked, best = self._lowest(Z)
+        labels, sqdist = ranked[:, 0], np.maximum(norms + 2 * best, 0).astype(np.float64)
+        wide = ~np.isfinite(sqdist[:, 0]).all(axis=0)
+        near = [_near(sqdist[j], norms, self.half[s][ranked[j]], Z.shape[1]) for j, s in enumerate(self.sets)]
+        doubtful = np.flatnonzero(np.any(near, axis=(0, 1)) & ~wide)
+        for start in range(0, len(doubtful), self.rows):
+            i = doubtful[start : start + self.rows]
+            labels[:, i], sqdist[:, :, i] = self._nearest(tile[i], Z[i], norms[i], self.minus, self.half)
+        beyond = np.flatnonzero(wide)
+        if len(beyond):
+            Z, minus = tile[beyond].astype(np.float64) - self.origin, self.origin - self.centers.astype(np.float64)
+            half, norms = np.vecdot(minus, minus) / 2, np.vecdot(Z, Z)
+            labels[:, beyond], sqdist[:, :, beyond] = self._nearest(tile[beyond], Z, norms, minus, half)
         return labels, sqdist
 
-    def _nearest(self, tile: Float, Z: Float, norms: Float, moved: Float, half: Float) -> tuple[Labels, Distances]:
-        """Per set the argmin of ``||c||^2 / 2 - z.c`` for the centred rows Z."""
-        out = self.scores[: len(Z)] if Z.dtype == np.float32 else None
-        scores = np.matmul(Z, -moved.T, out=out)
-        scores += half
+    def _lowest(self, Z: Float) -> tuple[Labels, Float]:
+        """Per set the argmin of ``||c||^2 / 2 - z.c`` for the centred rows Z, and the next if asked for : (s, 2, m)."""
+        shape = len(self.sets), 2, len(Z)
+        labels, best = np.zeros(shape, np.int32), np.full(shape, np.inf, np.float32)
+        for start in range(0, len(Z), self.rows):
+            rows = slice(start, start + self.rows)
+            scores = np.matmul(Z[rows], self.minus.T, out=self.scores[: len(Z[rows])])
+            scores += self.half
+            each = np.arange(len(scores))
+            for j, s in enumerate(self.sets):
+                part = scores[:, s]
+                for rank in range(min(1 + self.second, part.shape[1])):
+                    found = part.argmin(axis=1)
+                    labels[j, rank, rows], best[j, rank, rows] = found, part[each, found]
+                    if self.second:
+                        part[each, found] = np.inf
+        return labels, best
+
+    def _nearest(self, tile: Float, Z: Float, norms: Float, minus: Float, half: Float) -> tuple[Labels, Distances]:
+        """As `nearest`, where rounding decides by direct differences."""
+        scores = np.matmul(Z, minus.T) + half
         labels = np.empty((len(self.sets), len(tile)), np.int32)
         sqdist = np.full((len(self.sets), 2, len(tile)), np.inf)
         for j, s in enumerate(self.sets):
@@ -176,16 +197,24 @@ class _Joint:
         return labels, sqdist
 
 
+def _near(sqdist: Distances, norms: Float, half: Float, p: int) -> NDArray[np.bool_]:
+    """Whether a distance is so small beside its terms that rounding could reach 1 % of it."""
+    return np.asarray(sqdist < 100 * _rounding(norms, p) * (norms + 2 * half))
+
+
+def _rounding(like: Float, p: int) -> float:
+    return float(np.finfo(like.dtype).eps * (4 + p**0.5))
+
+
 def _decide(tile: Float, centers: Float, norms: Float, scores: Float, half: Float, p: int) -> tuple[Labels, Distances]:
     """The lowest score of each row, by direct differences where rounding could decide."""
     labels = scores.argmin(axis=1).astype(np.int32)
     best = scores[np.arange(len(labels)), labels]
     sqdist = np.maximum(norms + 2 * best, 0).astype(np.float64)
-    rounding = np.finfo(scores.dtype).eps * (4 + p**0.5)
-    doubtful = np.flatnonzero(sqdist < 100 * rounding * (norms + 2 * half[labels]))
+    doubtful = np.flatnonzero(_near(sqdist, norms, half[labels], p))
     if len(doubtful):
         margin = 2 * (scores[doubtful] - best[doubtful, None])
-        possible = margin <= rounding * (norms[doubtful, None] + 2 * half)
+        possible = margin <= _rounding(scores, p) * (norms[doubtful, None] + 2 * half)
         labels[doubtful], sqdist[doubtful] = _compare(tile[doubtful], centers, possible)
     return labels, sqdist
 

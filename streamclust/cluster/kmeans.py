@@ -30,8 +30,8 @@ class LloydState:
     Attributes
     ----------
     sums : counts, sums and squares per cluster about its centre.
-    far_dist, far_rows : (<= spare,) float64 and (<= spare, p) float32, the distinct rows farthest from their centres,
-        squared distances > 0, farthest first. spare : how many are kept.
+    far_dist, far_rows : (f,) float64 and (f, p) float32, the distinct rows farthest from their centres, squared
+        distances > 0, farthest first: one for each cluster without a row, at most ``spare``.
     """
 
     sums: LabelSums
@@ -108,13 +108,16 @@ def _state(
     totals -= counts[:, None] * (centers.astype(np.float64) - origin_of(centers))
     squares: Doubles = np.bincount(labels, sqdist, k).astype(np.float64)
     sums = LabelSums(centers, counts, totals, squares)
-    return LloydState(sums, *_farthest(X, centers, labels, sqdist, min(k, spare)), min(k, spare))
+    # A cluster that is empty in the end is empty in every block, so no block need keep more.
+    wanted = min(spare, int((counts == 0).sum()))
+    return LloydState(sums, *_farthest(X, centers, labels, sqdist, wanted), spare)
 
 
 def merge(a: LloydState, b: LloydState) -> LloydState:
     """The state of both blocks' rows; both about the same centres."""
     rows, dist = np.concatenate([a.far_rows, b.far_rows]), np.concatenate([a.far_dist, b.far_dist])
-    return LloydState(merge_sums(a.sums, b.sums), *_distinct(rows, dist, a.spare), a.spare)
+    sums = merge_sums(a.sums, b.sums)
+    return LloydState(sums, *_distinct(rows, dist, min(a.spare, int((sums.counts == 0).sum()))), a.spare)
 
 
 def update(state: LloydState) -> tuple[NDArray[np.float32], int]:
