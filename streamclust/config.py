@@ -92,7 +92,8 @@ class AlgorithmSettings(_Section):
     covariance: Literal["auto", "full", "tied", "diag", "spherical"] = "auto"
     em_passes: Annotated[int, Field(ge=1, le=1_000)] = 30
     linkage: Literal["ward", "average", "complete"] = "ward"
-    micro_clusters: Annotated[int, Field(ge=2, le=5_000)] = 1_000
+    merged_rows: Annotated[int, Field(ge=0, le=20_000)] = 10_000  # one by one; of more rows micro-clusters are
+    micro_clusters: Annotated[int, Field(ge=2, le=10_000)] = 1_000
 
     @field_validator("k", mode="before")
     @classmethod

@@ -85,7 +85,7 @@ def plan(shapes: Mapping[str, Shape], settings: Settings, workers: int) -> Plan:
             _fit(name, shape, settings),
             _reduce(name, shape, workers),
             _cluster(name, shape, settings, workers),
-            *([_mixture(name, shape, settings, workers)] if "mixture" in settings.algorithms.also else []),
+            *(_FURTHER[also](name, shape, settings, workers) for also in settings.algorithms.also),
             _outliers(name, shape, settings, workers),
             _map(name, shape, settings, workers),
         ]
@@ -211,6 +211,19 @@ def _mixture(name: str, shape: Shape, settings: Settings, workers: int) -> Step:
     # the best mixture so far.
     peak = PROCESS_BYTES + 3 * state + 2 * max(sizes) + workers * (2 * _reduced_block(shape) + TILE_BYTES + 3 * state)
     return Step(f"{name}: mixture", passes, passes * shape.n * p * 4, shape.n * 8, peak)
+
+
+def _agglomerative(name: str, shape: Shape, settings: Settings, workers: int) -> Step:
+    p, every = shape.components, shape.n <= settings.algorithms.merged_rows
+    leaves = min(shape.n, settings.algorithms.merged_rows if every else settings.algorithms.micro_clusters)
+    sample = min(shape.n, settings.ingest.sample_rows) * p * 8
+    # Heights of all pairs, or of more links than ward's graph has; each worker holds sums of every leaf, and one waits.
+    held = 4 * leaves**2 + 8 * leaves * p * 8 + 2 * sample
+    peak = PROCESS_BYTES + held + workers * (2 * _reduced_block(shape) + TILE_BYTES + 4 * leaves * p * 8)
+    return Step(f"{name}: agglomerative", 6, 6 * shape.n * p * 4, shape.n * 4, peak)
+
+
+_FURTHER = {"mixture": _mixture, "agglomerative": _agglomerative}
 
 
 def _outliers(name: str, shape: Shape, settings: Settings, workers: int) -> Step:

@@ -98,6 +98,17 @@ def test_a_budget_that_cannot_hold_names_step_bytes_and_what_would():
     assert planning.within({"b": Shape(10**6, 4000)}, load_settings(None, {"memory": enough}), 4).workers == 1
 
 
+def test_merging_rows_one_by_one_needs_the_heights_of_all_pairs_and_micro_clusters_do_not():
+    def peak(n, **settings):
+        asked = load_settings(None, {"algorithms.also": ["agglomerative"], **settings})
+        found = planning.plan({"a": Shape(n, 100)}, asked, 2)
+        return next(step.peak_bytes for step in found.steps if step.name == "a: agglomerative")
+
+    assert peak(10_000) - peak(5_000) >= 4 * (10_000**2 - 5_000**2)
+    assert peak(10_000) - peak(10_000, **{"algorithms.merged_rows": 0}) > 0.9 * 4 * 10_000**2
+    assert peak(10_001) < peak(10_000)
+
+
 MEASURE = """
 import sys
 from pathlib import Path

@@ -31,7 +31,7 @@ def dendrogram(linkage: NDArray[np.float64], chosen: int) -> bytes:
         axes.tick_params(axis="x", labelsize=8, length=0)
         axes.grid(visible=False, axis="x")
         axes.set_title(f"The last {len(drawn['icoord'])} merges")
-        axes.set_xlabel("micro-clusters under each branch")
+        axes.set_xlabel("leaves under each branch")
         axes.set_ylabel("distance when merged")
         axes.set_ylim(0)
         return as_png(figure)

@@ -1,4 +1,4 @@
-"""Agglomerative clustering of any number of rows: micro-clusters of k-means are merged and carry their rows along."""
+"""Agglomerative clustering of any number of rows: few are merged one by one, of more micro-clusters of k-means are."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Cuts = Mapping[int, NDArray[np.int32]]
 Means = Mapping[int, NDArray[np.float64]]
 Single = NDArray[np.float32]
 
-SETTINGS = {"k", "linkage", "micro_clusters"}  # what a fit depends on
+SETTINGS = {"k", "linkage", "merged_rows", "micro_clusters"}  # what a fit depends on
 NEIGHBORS = 10
 PASSES = 2  # of Lloyd: micro-clusters need be small, not best
 
@@ -45,10 +45,13 @@ class Merged:
 
 
 def fit(job: Job, clustering: str, addresses: Sequence[Rows]) -> Fitted:
-    """Merge micro-clusters by their exact means and sizes; every k of the sweep is judged over all rows."""
-    about, linkage = job.store.snapshot.entries[clustering].attributes, job.settings.algorithms.linkage
-    micro = _micro_clusters(job, about["parents"][0], addresses)
-    neighbors = NEIGHBORS if linkage == "ward" else None  # under a graph the others chain
+    """Merge rows or micro-clusters by their exact means and sizes; every k of the sweep is judged over all rows."""
+    entries, linkage = job.store.snapshot.entries, job.settings.algorithms.linkage
+    about = entries[clustering].attributes
+    sample, n = load_sample(job.store, about["parents"][0]).Z, entries[about["parents"][0]].attributes["rows"]
+    every = len(sample) == n <= job.settings.algorithms.merged_rows
+    micro = _micro_clusters(job, sample, addresses, every=every)
+    neighbors = None if every or linkage != "ward" else NEIGHBORS  # under a graph the others chain
     tree = agglomerate(micro.sums.means, micro.counts, linkage=linkage, neighbors=neighbors)
     m = len(micro.counts)
     cuts = cut_all(tree, sorted({min(k, m) for k in (*about["ks"], about["k"])}))
@@ -56,9 +59,10 @@ def fit(job: Job, clustering: str, addresses: Sequence[Rows]) -> Fitted:
     means = {k: found.means for k, found in united.items()}
     spreads = job.executor.fold(add_spread, addresses, merge_spread, micro.centers, cuts, means, run=1)
     scores = [(metrics.calinski_harabasz(united[k]), metrics.davies_bouldin(spreads[k], means[k])) for k in cuts]
+    leaves = "distinct rows" if every else "micro-clusters"
     k, reason = asked_k(job, clustering) or _choose(list(cuts), np.array(scores))
     if k > m:
-        k, reason = m, f"k = {m}: there are no more micro-clusters."
+        k, reason = m, f"k = {m}: there are no more {leaves}."
     arrays: dict[str, NDArray[Any]] = {
         "micro/of": cuts[k],
         "micro/centers": micro.centers,
@@ -67,7 +71,7 @@ def fit(job: Job, clustering: str, addresses: Sequence[Rows]) -> Fitted:
         "sweep/ks": np.array(list(cuts), np.int64),
         "sweep/scores": np.array(scores),
     }
-    note = f"{linkage} linkage of {m:,} micro-clusters"
+    note = f"{linkage} linkage of {m:,} {leaves}"
     return Fitted(Merged(cuts[k], micro.centers), means[k], arrays, note, k, reason)
 
 
@@ -83,12 +87,10 @@ def load(store: Store, model: str) -> Merged:
     return Merged(store.read(model, "micro/of"), store.read(model, "micro/centers"))
 
 
-def _micro_clusters(job: Job, projection: str, addresses: Sequence[Rows]) -> kmeans.LloydResult:
-    """Every distinct row where they are few enough, else k-means from a sample, with their exact sums."""
-    most = job.settings.algorithms.micro_clusters
-    sample = load_sample(job.store, projection).Z
-    start = np.unique(sample, axis=0)
-    if len(start) > most:
+def _micro_clusters(job: Job, sample: Single, addresses: Sequence[Rows], *, every: bool) -> kmeans.LloydResult:
+    """Every distinct row of the sample, or where these are too many k-means from there; with their exact sums."""
+    start, most = np.unique(sample, axis=0), job.settings.algorithms.micro_clusters
+    if not every and len(start) > most:
         start = job.executor.map(start_micro, [most], sample, job.settings.seed)[0]
 
     def fold(centers: dict[str, Single]) -> Mapping[str, kmeans.LloydState]:

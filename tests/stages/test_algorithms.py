@@ -79,15 +79,26 @@ def test_the_mixture_is_scikit_learn_s_from_the_same_start(fitted):
     np.testing.assert_allclose(np.sort(confidence), np.sort(theirs.predict_proba(Z).max(axis=1)), atol=0.02)
 
 
-def test_of_few_rows_the_tree_is_scikit_learn_s(fitted):
-    Z, _, ours, _ = found(fitted, "agglomerative")
-    assert adjusted_rand_score(AgglomerativeClustering(4).fit_predict(Z), ours) == pytest.approx(1)
+@pytest.mark.parametrize("linkage", ["ward", "average", "complete"])
+def test_of_few_rows_the_tree_is_scikit_learn_s(tmp_path, linkage):
+    """Rows without clusters, of which any other way to merge would make others."""
+    X = np.random.default_rng(4).normal(size=(1200, 6)).astype(np.float32)
+    with no_fsync():
+        more = {"ingest__sample_rows": 1200, "cluster__k": 7}
+        job = job_on(tmp_path / "s", small(algorithms__also=BOTH[1:], algorithms__linkage=linkage, **more))
+        ingest(job, open_case(write_case(tmp_path / "case", {"a": spoil(X, range(0, 1200, 50))})))
+        pipeline.fit(job)
+    Z, _, ours, model = found(job, "agglomerative")
+    assert job.store.snapshot.entries[model].attributes["note"] == f"{linkage} linkage of 1,176 distinct rows"
+    theirs = AgglomerativeClustering(7, linkage=linkage).fit_predict(Z)
+    assert adjusted_rand_score(theirs, ours) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("linkage", ["ward", "average", "complete"])
 def test_micro_clusters_carry_their_rows_and_every_k_is_judged_over_all(tmp_path, linkage):
     with no_fsync():
-        settings = small(algorithms__also=BOTH[1:], algorithms__linkage=linkage, algorithms__micro_clusters=40)
+        micro = {"algorithms__merged_rows": 800, "algorithms__micro_clusters": 40}
+        settings = small(algorithms__also=BOTH[1:], algorithms__linkage=linkage, **micro)
         job = work(tmp_path / "s", write_case(tmp_path / "case", {"a": rows_of()}), settings)
     Z, label, ours, model = found(job, "agglomerative")
     centers = job.store.read(model, "micro/centers")
@@ -166,7 +177,8 @@ def test_asked_for_later_they_leave_k_means_as_it_is_and_the_same_again_does_not
 
 def test_few_rows_per_column_get_a_diagonal_covariance_and_few_micro_clusters_as_many_as_there_are(tmp_path):
     with no_fsync():
-        settings = small(algorithms__also=BOTH, algorithms__micro_clusters=3, cluster__k=4, reduce__components=8)
+        micro = {"algorithms__merged_rows": 0, "algorithms__micro_clusters": 3}
+        settings = small(algorithms__also=BOTH, **micro, cluster__k=4, reduce__components=8)
         job = work(tmp_path / "s", write_case(tmp_path / "case", {"a": rows_of(120)}), settings)
     entries = job.store.snapshot.entries
     mixture, tree = (found(job, algorithm)[3] for algorithm in BOTH)
