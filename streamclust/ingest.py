@@ -17,9 +17,9 @@ from streamclust.errors import InputError
 from streamclust.images import PLACES, write_images
 from streamclust.job import Job
 from streamclust.planning import chunk_rows
-from streamclust.readers.arrays import ArraySource
 from streamclust.readers.arrivals import listing_of
 from streamclust.readers.case import Case
+from streamclust.readers.sources import ArraySource, Source, addressable, unpacked_bytes
 from streamclust.sampling import batch_key, sample_rows
 from streamclust.store import arrays
 from streamclust.store.draft import Draft
@@ -53,7 +53,7 @@ def ingest(job: Job, case: Case, batch: str | None = None) -> str:
     _refuse_other_features(store.descriptors, case)
     for known in store.every_batch:
         if known.id == batch:
-            same = _same_or_error(known.name, known.entry, _digest(_read_digests(job, case), case))
+            same = _same_or_error(known.name, known.entry, _digest(_read_digests(job, case, known.name), case))
             job.journal.note(f"batch {batch} is stored already: nothing to ingest")
             return same
     name = f"batches/{len(store.numbered) + 1:06d}-{batch}"
@@ -72,7 +72,8 @@ def _write(job: Job, draft: Draft, case: Case, batch: str) -> Entry:
     """Everything of a batch into its draft."""
     sample = sample_rows(case.paths.n, job.settings.ingest.sample_rows, batch_key(batch, job.settings.seed))
     with job.journal.stage("ingest", case.paths.n):
-        taken = {name: _take(job, draft, name, source, sample[0]) for name, source in case.descriptors.items()}
+        sources = _unpacked(job, draft, case)
+        taken = {name: _take(job, draft, name, source, sample[0]) for name, source in sources.items()}
         _refuse_useless(job, case, taken)
         _finish_samples(draft, case, sample)
         missing = write_images(job, draft, case)
@@ -83,6 +84,15 @@ def _write(job: Job, draft: Draft, case: Case, batch: str) -> Entry:
         job.journal.warn(f"{missing:,} of {case.paths.n:,} pictures were not found; their rows have no picture")
     digests = {descriptor: t.digests for descriptor, t in taken.items()}
     return _entry(draft, case, batch, taken, _digest(digests, case))
+
+
+def _unpacked(job: Job, draft: Draft, case: Case) -> dict[str, ArraySource]:
+    """Matrices that can be read from the front only become plain files beside the draft, and go with it."""
+    place = draft.scratch / ".unpacked"  # no descriptor's name begins with a dot
+    if any(map(unpacked_bytes, case.descriptors.values())):
+        with job.journal.stage("unpack", case.paths.n):
+            return {name: addressable(source, place / f"{name}.npy") for name, source in case.descriptors.items()}
+    return {name: addressable(source, place) for name, source in case.descriptors.items()}
 
 
 def _refuse_other_features(stored: Mapping[str, int], case: Case) -> None:
@@ -115,7 +125,7 @@ def _fingerprint(case: Case, batch: str, job: Job) -> str:
     return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()
 
 
-def _grid(source: ArraySource) -> tuple[int, list[Rows]]:
+def _grid(source: Source) -> tuple[int, list[Rows]]:
     n, d = source.shape
     rows = chunk_rows(n, d * source.dtype.itemsize)
     return rows, list(leaves("", 0, n, rows, {}))
@@ -186,15 +196,23 @@ def _finish_samples(draft: Draft, case: Case, sample: tuple[NDArray[np.int64], N
                 start, held = start + len(held[:step]), held[step:]
 
 
-def _read_digests(job: Job, case: Case) -> dict[str, dict[int, str]]:
-    """The digests of a case's blocks without storing them."""
-    found = {}
-    with job.journal.stage("compare with what is stored", case.paths.n):
-        for descriptor, source in case.descriptors.items():
-            grid = _grid(source)[1]
-            values = job.executor.map(digest_block, grid, source)
-            found[descriptor] = {rows.start: value for rows, value in zip(grid, values, strict=True)}
-    return found
+def _read_digests(job: Job, case: Case, name: str) -> dict[str, dict[int, str]]:
+    """The digests of a case's blocks without storing them; what has to be unpacked lies beside a draft that goes."""
+    draft = None
+    if any(map(unpacked_bytes, case.descriptors.values())):
+        draft = job.store.draft(f"{name}-again", "batch", _fingerprint(case, name, job))
+    try:
+        sources = case.descriptors if draft is None else _unpacked(job, draft, case)
+        with job.journal.stage("compare with what is stored", case.paths.n):
+            return {descriptor: _block_digests(job, source) for descriptor, source in sources.items()}
+    finally:
+        if draft:
+            draft.discard()
+
+
+def _block_digests(job: Job, source: Source) -> dict[int, str]:
+    grid = _grid(source)[1]
+    return {rows.start: v for rows, v in zip(grid, job.executor.map(digest_block, grid, source), strict=True)}
 
 
 def digest_block(rows: Rows, source: ArraySource) -> str:

@@ -18,6 +18,7 @@ from streamclust.job import Job
 from streamclust.journal import Journal, Listener, Silent
 from streamclust.planning import Plan, Shape
 from streamclust.readers.case import Case, open_case
+from streamclust.readers.sources import unpacked_bytes
 from streamclust.reporting import collect
 from streamclust.reporting.refit import collect_refit, write_refit
 from streamclust.stages import algorithms, clusters, compare, consensus, fused, grids, maps, reduced, refit, strangeness
@@ -323,7 +324,10 @@ def _job(opening: Callable[[], Store], settings: Settings, workers: int, listene
 
 
 def _shapes_of_case(case: Case) -> dict[str, Shape]:
-    return {name: Shape(*source.shape, source.dtype.itemsize) for name, source in case.descriptors.items()}
+    return {
+        name: Shape(*source.shape, source.dtype.itemsize, unpacked=unpacked_bytes(source))
+        for name, source in case.descriptors.items()
+    }
 
 
 def _shapes_of_store(store: Store) -> dict[str, Shape]:

@@ -14,18 +14,23 @@ PROCESS_BYTES = 560 * 10**6  # an interpreter with every library loaded and the 
 TILE_BYTES = 96 * 2**20  # scratch of a tiled GEMM and its selection, per worker, set generously
 WIDE = 4096
 EM_BYTES = 64 * 2**20  # of sums of mixtures in one read: with full covariances a read is little beside the arithmetic
+UNPACK_BYTES = 2 * PROCESS_BYTES + 256 * 2**20  # this process and the one that reads a foreign format
 _GRIDS = 2 * (2 * 2048**2 + 31 * 1024**2) * 4  # the count grids of one map, and what a day adds to them
 KEPT = 0.3  # components for 90 % of the variance as a share of d, where nothing is fitted yet
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One descriptor: n rows of d numbers of ``itemsize`` bytes; p components if already known."""
+    """One descriptor: n rows of d numbers of ``itemsize`` bytes; p components if already known.
+
+    unpacked : bytes that it has to be unpacked into before it can be read.
+    """
 
     n: int
     d: int
     itemsize: int = 4
     p: int | None = None
+    unpacked: int = 0
 
     @property
     def components(self) -> int:
@@ -63,7 +68,7 @@ class Plan:
 
     @property
     def disk_bytes(self) -> int:
-        """What the store grows by."""
+        """What the store grows by, with what is unpacked for the time of the ingest."""
         return sum(step.bytes_written for step in self.steps)
 
 
@@ -150,7 +155,11 @@ def _ingest(name: str, shape: Shape, workers: int) -> Step:
     # A worker holds the block, its deviations and zarr's encoded copy, a float32 and a float64 d x d; one more state
     # per worker waits to be merged, and a merge makes a copy.
     each = 4 * _block(shape) + _scatter(shape) // 2 + 2 * _scatter(shape)
-    return Step(f"{name}: ingest", 1, shape.nbytes, shape.nbytes, PROCESS_BYTES + workers * each + _scatter(shape))
+    peak = PROCESS_BYTES + workers * each + _scatter(shape)
+    if not shape.unpacked:
+        return Step(f"{name}: ingest", 1, shape.nbytes, shape.nbytes, peak)
+    # The reader of a foreign format is a process of its own, which ends before the first worker begins.
+    return Step(f"{name}: ingest", 2, 2 * shape.unpacked, shape.nbytes + shape.unpacked, max(peak, UNPACK_BYTES))
 
 
 def _moments(name: str, shape: Shape, workers: int) -> Step:

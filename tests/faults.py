@@ -24,8 +24,8 @@ from streamclust.config import Settings
 from streamclust.ingest import ingest
 from streamclust.job import Job
 from streamclust.journal import Journal
-from streamclust.readers.arrays import ArraySource
 from streamclust.readers.case import Case, open_case
+from streamclust.readers.sources import ArraySource
 from streamclust.stages.reduced import reduce
 from streamclust.store import arrays
 from streamclust.store.store import Store, create, open_store

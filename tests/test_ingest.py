@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
+import shutil
 import tempfile
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,10 +21,11 @@ from hypothesis import strategies as st
 from streamclust import planning
 from streamclust.blocks import Dask, Serial, one_blas_thread
 from streamclust.config import Settings
-from streamclust.errors import ConflictError, InputError
+from streamclust.errors import BudgetError, ConflictError, InputError
 from streamclust.ingest import ingest
 from streamclust.planning import Shape
 from streamclust.readers.case import open_case
+from streamclust.readers.encoded import EncodedArray
 from streamclust.readers.raw import RawArray
 from streamclust.readers.tables import open_paths
 from streamclust.sampling import batch_key, row_hashes
@@ -376,6 +380,68 @@ def test_a_resumed_ingest_says_so(tmp_path, case, monkeypatch):
     assert job.journal.notes == ["resumed: 4 blocks of batch case were written already"]
     straight, _ = ingested(tmp_path / "t", case, 16 * 24)
     assert contents(job.store) == contents(straight.store)
+    assert_tidy(job.store)
+
+
+def streamed_case(folder):
+    """The same rows as `case`, where one descriptor can be read from the front only and one has such parts."""
+    X, Y = random_rows(1, 90, 6, 0.1), random_rows(2, 90, 3)
+    write_case(folder, {"osnet": X, "vdc": Y})
+    (folder / "descriptors" / "osnet.npy").unlink()
+    (folder / "descriptors" / "vdc.npy").unlink()
+    (folder / "descriptors" / "osnet.pickle").write_bytes(pickle.dumps(np.asfortranarray(X), 0))
+    (folder / "descriptors" / "vdc").mkdir()
+    (folder / "descriptors" / "vdc" / "9.pickle").write_bytes(pickle.dumps(Y[:50], 2))
+    np.save(folder / "descriptors" / "vdc" / "10.npy", Y[50:])
+    return open_case(folder)
+
+
+def test_what_must_be_unpacked_is_stored_as_the_same_bytes_and_leaves_nothing(tmp_path, case):
+    straight, _ = ingested(tmp_path / "t", case, 100)
+    streamed = streamed_case(tmp_path / "s" / "case")
+    job, name = ingested(tmp_path / "store", streamed, 100, Dask(2))
+    for array in ("descriptors/osnet", "valid/vdc", "sample/osnet", "descriptors/vdc"):
+        np.testing.assert_array_equal(job.store.read(name, array), straight.store.read(name, array))
+    digests = [j.store.batches[0].entry.attributes["digest"] for j in (job, straight)]
+    assert digests[0] == digests[1]
+    assert_tidy(job.store)
+    before = contents(job.store)
+    assert ingested(tmp_path / "store", streamed, 100)[1] == name  # the same again is a no-op
+    assert ingested(tmp_path / "store", case, 100)[1] == name  # whatever the container
+    job.store.sweep()
+    assert contents(open_store(job.store.path)) == before
+    assert_tidy(job.store)
+
+
+def test_what_was_unpacked_is_not_unpacked_again_after_a_kill(tmp_path, case, monkeypatch):
+    streamed = streamed_case(tmp_path / "s" / "case")
+    job, read, pour, poured = job_on(tmp_path / "store"), RawArray.read, EncodedArray.pour, []
+
+    def fail(source, start, stop):
+        if start >= 64:
+            raise KeyboardInterrupt
+        return read(source, start, stop)
+
+    monkeypatch.setattr(EncodedArray, "pour", lambda source: poured.append(source.path.name) or pour(source))
+    with chunk_bytes(16 * 24), monkeypatch.context() as patch:
+        patch.setattr(RawArray, "read", fail)
+        with pytest.raises(KeyboardInterrupt):
+            ingest(job, streamed)
+    with chunk_bytes(16 * 24):
+        ingest(job, streamed)
+    assert sorted(poured) == ["9.pickle", "osnet.pickle"]
+    straight, _ = ingested(tmp_path / "t", case, 16 * 24)
+    np.testing.assert_array_equal(job.store["osnet"].compute(), straight.store["osnet"].compute())
+    assert_tidy(job.store)
+
+
+def test_no_room_to_unpack_is_one_line_before_anything_is_written(tmp_path, monkeypatch):
+    streamed = streamed_case(tmp_path / "s" / "case")
+    job = job_on(tmp_path / "store")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
+    with pytest.raises(BudgetError, match=r"osnet.pickle, unpacked into .*: the disk has 1,000,000 bytes free"):
+        ingest(job, streamed)
+    job.store.sweep()
     assert_tidy(job.store)
 
 

@@ -51,6 +51,13 @@ def test_bytes_are_monotone_in_rows(shape, more, workers):
         assert (a.bytes_read, a.bytes_written, a.peak_bytes) <= (b.bytes_read, b.bytes_written, b.peak_bytes)
 
 
+def test_what_has_to_be_unpacked_counts_as_disk():
+    plain, packed = (planning.plan({"a": Shape(10**6, 512, unpacked=u)}, Settings(), 2) for u in (0, 10**9))
+    assert packed.disk_bytes == plain.disk_bytes + 10**9
+    assert packed.steps[0].bytes_read == 2 * 10**9
+    assert packed.steps[1:] == plain.steps[1:]
+
+
 @given(n=st.integers(1, 10**9), row_bytes=st.integers(1, 10**6))
 def test_chunks_are_powers_of_two_within_bounds(n, row_bytes):
     rows = planning.chunk_rows(n, row_bytes)

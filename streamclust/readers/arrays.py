@@ -2,58 +2,68 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
 
 from streamclust.errors import InputError
-from streamclust.readers.files import Fingerprint
+from streamclust.readers.npy import open_npy
 from streamclust.readers.pickles import open_pickle
-from streamclust.readers.raw import RawArray, open_npy
+from streamclust.readers.sources import Source, join
 
-__all__ = ["KNOWN_SUFFIXES", "ArraySource", "RawArray", "open_descriptor", "open_npy"]
-
-
-class ArraySource(Protocol):
-    """An (n, d) matrix in a file. Small, immutable and picklable, so that a task can carry it to where it is read."""
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(n, d), both at least 1."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of the blocks: float16 or float32."""
-
-    @property
-    def fingerprint(self) -> Fingerprint:
-        """(size, mtime_ns) of the file when it was opened."""
-
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Rows ``start`` to ``stop``: (stop - start, d), C-contiguous, native-endian, aligned, of `dtype`."""
+_OPENERS: dict[str, Callable[[Path], dict[str, Source]]] = {
+    ".pickle": open_pickle,
+    ".pkl": open_pickle,
+    ".joblib": open_pickle,
+    ".npy": lambda path: {"": open_npy(path)},
+}
+_NOTES = frozenset({".txt", ".md", ".json", ".log", ".crc"})  # what people and programs leave beside their data
+_MAX_PARTS = 4096
 
 
-_OPENERS: dict[str, Callable[[Path], ArraySource]] = {".pickle": open_pickle, ".pkl": open_pickle, ".npy": open_npy}
-_NOT_YET = frozenset({".npz", ".parquet", ".zarr", ".h5", ".hdf5"})
-KNOWN_SUFFIXES = frozenset(_OPENERS) | _NOT_YET
+def open_descriptors(path: Path) -> dict[str, Source]:
+    """The matrices of a descriptor file, opened by its suffix, by their names within it; no row is read.
 
-
-def open_descriptor(path: Path) -> ArraySource:
-    """Open a descriptor file by its suffix; no row is read.
-
-    Errors: InputError for a format that is not read, or contents that are not one 2-D array of numbers.
+    Where there is but one its name may be empty.
+    Errors: InputError for a format that is not read, or contents without a 2-D array of numbers.
     """
     suffix = path.suffix.lower()
-    hint = "convert to .npy or a pickle of protocol 3-5"
-    if suffix in _NOT_YET:
-        raise InputError(path, f"{suffix} is not supported yet", hint=hint)
     if suffix not in _OPENERS:
-        raise InputError(path, f"has the unknown suffix {suffix!r}", " or ".join(sorted(_OPENERS)), hint)
+        expected, hint = " or ".join(sorted(_OPENERS)), "convert it, such as by numpy.save to .npy"
+        raise InputError(path, f"has the unknown suffix {suffix!r}", expected, hint)
     return _OPENERS[suffix](path)
+
+
+def is_packed(folder: Path) -> bool:
+    """Whether a folder is to be opened as one file would be: by its suffix."""
+    return folder.suffix.lower() in _OPENERS
+
+
+def open_parts(folder: Path) -> Source:
+    """The files of a folder, in the natural order of their names (9 before 10), one below the other as one matrix.
+
+    Errors: InputError where the folder is empty, a part has several matrices or another width than the first.
+    """
+    files = data_files(folder)
+    if not files:
+        raise InputError(folder, "is empty", "a file for each part, such as part-0.npy")
+    if len(files) > _MAX_PARTS:
+        raise InputError(folder, f"has {len(files):,} files", f"at most {_MAX_PARTS:,} parts", "join some of them")
+    parts = list[Source]()
+    for path in files:
+        found = open_descriptors(path)
+        if len(found) > 1:
+            raise InputError(path, f"holds {len(found)} matrices ({', '.join(sorted(found))[:80]})", "one in each part")
+        parts += found.values()
+    return join(folder, parts)
+
+
+def data_files(folder: Path) -> list[Path]:
+    """What lies in a folder but hidden files and notes, in natural order."""
+    found = [p for p in folder.iterdir() if not p.name.startswith((".", "_")) and p.suffix.lower() not in _NOTES]
+    return sorted(found, key=_natural)
+
+
+def _natural(path: Path) -> tuple[list[str | int], str]:
+    words = re.split(r"([0-9]+)", path.name)
+    return [int(word) if i % 2 else word for i, word in enumerate(words)], path.name

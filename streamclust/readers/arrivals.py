@@ -72,7 +72,9 @@ def _arrival(folder: Path) -> Arrival:
 
 def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
     """The files of a case but loose pictures and what goes away while we look."""
-    for place, pattern in ((folder, "*"), (folder / "descriptors", "*"), (folder / "row_data", "*.[czCZ]*")):
+    descriptors = folder / "descriptors"  # of which one may be a folder
+    places = ((folder, "*"), (descriptors, "**/*"), (folder / "row_data", "*.[czCZ]*"))
+    for place, pattern in places:
         for path in place.glob(pattern):
             with suppress(FileNotFoundError):
                 if path.is_file():

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from streamclust.errors import InputError
-from streamclust.readers.arrays import ArraySource, open_descriptor
+from streamclust.readers.arrays import data_files, is_packed, open_descriptors, open_parts
 from streamclust.readers.pictures import PictureSource, find_pictures
+from streamclust.readers.sources import Source
 from streamclust.readers.tables import PathsTable, open_paths
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_NOTES = frozenset({".txt", ".md", ".json", ".log"})  # what people leave beside their data
 _EXAMPLES = 100
-_LAYOUT = "a folder with descriptors/NAME.pickle (or .npy) and images_paths.csv"
+_LAYOUT = "a folder with descriptors/NAME.pickle (or .npy, .npz, .parquet, ...) and images_paths.csv"
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Case:
 
     folder: Path
     name: str
-    descriptors: dict[str, ArraySource]
+    descriptors: dict[str, Source]
     paths: PathsTable
     pictures: PictureSource | None
 
@@ -51,7 +52,7 @@ def open_case(
     """
     if not folder.is_dir():
         raise InputError(folder, "is not a folder" if folder.exists() else "does not exist", _LAYOUT)
-    descriptors = {name: open_descriptor(path) for name, path in _descriptor_files(folder).items()}
+    descriptors = _descriptors(folder)
     places = [folder / "images_paths.csv", folder / "row_data" / "images_paths.csv"]
     csv = next((path for path in places if path.exists()), None)
     if csv is None:
@@ -62,28 +63,41 @@ def open_case(
     return Case(folder, folder.resolve().name, descriptors, paths, find_pictures(folder, pictures, examples))
 
 
-def _descriptor_files(folder: Path) -> dict[str, Path]:
+def _descriptors(folder: Path) -> dict[str, Source]:
     place = folder / "descriptors"
     if not place.is_dir():
         raise InputError(folder, "has no folder 'descriptors'", _LAYOUT)
-    files: dict[str, Path] = {}
-    for path in sorted(place.iterdir(), key=lambda path: (path.stem, path.name)):
-        if path.name.startswith(".") or path.suffix.lower() in _NOTES:
-            continue
-        if not _NAME.fullmatch(path.stem):
-            expected = "letters, digits, '_', '.' and '-', beginning with a letter or digit"
-            raise InputError(path, f"{path.stem!r} cannot be the name of a descriptor", expected, "rename the file")
-        if path.stem in files:
-            other = files[path.stem].name
-            raise InputError(path, f"and {other} are the same descriptor", "one file for each", "move one of them away")
-        files[path.stem] = path
-    if not files:
+    found: dict[str, Source] = {}
+    for path in data_files(place):
+        for name, source in _named(path).items():
+            if not _NAME.fullmatch(name):
+                expected = "letters, digits, '_', '.' and '-', beginning with a letter or digit"
+                raise InputError(path, f"{name!r} cannot be the name of a descriptor", expected, "rename it")
+            if name in found:
+                other = found[name].path.name
+                raise InputError(path, f"and {other} are the same descriptor", "one for each", "move one of them away")
+            found[name] = source
+    if not found:
         raise InputError(place, "is empty", "a file for each descriptor, NAME.pickle or NAME.npy")
-    return files
+    return dict(sorted(found.items()))
 
 
-def _refuse_other_counts(folder: Path, descriptors: dict[str, ArraySource], paths: PathsTable) -> None:
-    counts = {source.path.name: source.shape[0] for source in descriptors.values()} | {paths.path.name: paths.n}
+def _named(path: Path) -> dict[str, Source]:
+    """A file's only matrix has the file's name; of several each has NAME.KEY. A folder is one matrix in parts."""
+    if path.is_dir() and not is_packed(path):
+        return {path.name: open_parts(path)}
+    found = open_descriptors(path)
+    if len(found) == 1:
+        return {path.stem: next(iter(found.values()))}
+    return {f"{path.stem}.{key.replace('/', '.')}": source for key, source in found.items()}
+
+
+def _refuse_other_counts(folder: Path, descriptors: dict[str, Source], paths: PathsTable) -> None:
+    several = Counter(source.path for source in descriptors.values())
+    counts = {
+        source.path.name if several[source.path] == 1 else f"{source.path.name} ({name})": source.shape[0]
+        for name, source in descriptors.items()
+    } | {paths.path.name: paths.n}
     if len(set(counts.values())) > 1:
         found = ", ".join(f"{name} {count:,}" for name, count in counts.items())
         raise InputError(folder, f"its files have different numbers of rows: {found}", "one row per image in each")

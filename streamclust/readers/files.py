@@ -19,6 +19,7 @@ from streamclust.errors import HostileFileError, InputError
 Fingerprint = tuple[int, int]
 
 _WINDOW = 4096
+_SCAN = 1 << 20
 _MAX_TEXT = 256
 _MAX_LENGTH = 1 << 56  # no file system holds more: a longer length is a lie, a shorter one may be a cut file
 
@@ -145,11 +146,14 @@ class ForwardReader:
         self.position += length
         return self.position - length
 
-    def text(self, length: int) -> str:
-        self.check_room(length)
-        if length > _MAX_TEXT:
-            raise InputError(self.path, f"holds a text of {length:,} bytes", "one 2-D NumPy array")
-        return self._decode(self.take(length))
+    def line_length(self) -> int:
+        """Bytes up to the next line's end, which may be far away."""
+        position = self.position
+        while piece := os.pread(self.fd, _SCAN, position):
+            if (at := piece.find(b"\n")) >= 0:
+                return position + at - self.position
+            position += len(piece)
+        raise truncated(self.path, position + 1)
 
     def line(self) -> str:
         begin = self.position
@@ -157,10 +161,7 @@ class ForwardReader:
             if self.position - begin > _MAX_TEXT:
                 raise HostileFileError(self.path, "holds an endless name")
         end, self.position = self.position, begin
-        return self._decode(self.take(end - begin)[:-1])
-
-    def _decode(self, data: bytes) -> str:
         try:
-            return data.decode("utf-8")
+            return self.take(end - begin)[:-1].decode("utf-8")
         except UnicodeDecodeError as error:
             raise HostileFileError(self.path, "holds a text that is not UTF-8") from error

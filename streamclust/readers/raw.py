@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import os
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamclust.errors import HostileFileError, InputError
-from streamclust.readers.files import Fingerprint, check_unchanged, fingerprint_of, open_regular, pread_into, truncated
+from streamclust.readers.files import Fingerprint, check_unchanged, open_regular, pread_into, truncated
 
 _PIECE_BYTES = 1 << 20  # what a conversion holds beside the block; near the size of a processor's cache
 _CODES = frozenset({"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"})
@@ -31,11 +29,15 @@ _KINDS = {
 }
 
 
+class NoMatrixError(InputError):
+    """An array that is sound, but not a 2-D array of real numbers. Beside others in one file it may be passed over."""
+
+
 def parse_dtype(where: object, byteorder: str, code: str) -> np.dtype[Any]:
     """The dtype that ``code`` (such as ``f4``) names; InputError unless it holds real numbers of up to 8 bytes."""
     if code not in _CODES:
         found = _KINDS.get(code[:1], f"an array of the unknown dtype {code[:20]!r}")
-        raise InputError(where, f"is {found}", "numbers", "save it as x.astype('float32')")
+        raise NoMatrixError(where, f"is {found}", "numbers", "save it as x.astype('float32')")
     if byteorder not in {"<", ">", "|"} or (byteorder == "|" and code[1:] != "1"):
         raise InputError(where, f"has no known byte order ({byteorder[:4]!r})", "'<' or '>'")
     return np.dtype(byteorder + code)
@@ -120,6 +122,18 @@ def _numbers(part: NDArray[Any]) -> NDArray[Any]:
     return part.view(np.uint8) != 0 if part.dtype.kind == "b" else part
 
 
+def check_shape(where: object, shape: Sequence[int]) -> tuple[int, int]:
+    """(n, d); InputError unless there are two dimensions, both at least 1."""
+    if len(shape) != 2:
+        raise NoMatrixError(where, f"is a {len(shape)}-D array", "a 2-D array (n images, d numbers)")
+    n, d = shape
+    if n < 0 or d < 0:
+        raise HostileFileError(where, f"has the impossible shape ({n}, {d})", "a 2-D array")
+    if n == 0 or d == 0:
+        raise NoMatrixError(where, f"is an empty array of shape ({n}, {d})", "at least one row and one column")
+    return n, d
+
+
 def raw_array(
     path: Path,
     shape: tuple[int, ...],
@@ -135,58 +149,10 @@ def raw_array(
     ``payload`` is how many bytes the file says the array has, ``seen`` its fingerprint.
     Errors: InputError unless the array is 2-D and not empty; HostileFileError where sizes contradict each other.
     """
-    if len(shape) != 2:
-        raise InputError(path, f"is a {len(shape)}-D array", "a 2-D array (n images, d numbers)")
-    n, d = shape
-    if n < 0 or d < 0:
-        raise HostileFileError(path, f"has the impossible shape ({n}, {d})", "a 2-D array")
-    if n == 0 or d == 0:
-        raise InputError(path, f"is an empty array of shape ({n}, {d})", "at least one row and one column")
+    n, d = check_shape(path, shape)
     needed = n * d * dtype.itemsize
     if needed != payload:
         raise HostileFileError(path, f"shape ({n}, {d}) of {dtype} needs {needed:,} bytes", f"the {payload:,} it has")
     if offset + payload > seen[0]:
         raise truncated(path, offset + payload)
     return RawArray(path, (n, d), dtype, stored_dtype(dtype), offset, fortran, seen)
-
-
-_NPY_MAGIC = b"\x93NUMPY"
-_NPY_MAX_HEADER = 10_000  # NumPy's own limit for a file that is not trusted
-_NPY_HEADER = re.compile(
-    r"\{\s*'descr':\s*(?:'(?P<order>[<>|=]?)(?P<code>\w[^']*)'|(?P<fields>\[).*),\s*'fortran_order':\s*"
-    r"(?P<fortran>True|False),\s*'shape':\s*\((?P<shape>[\d, L]*)\),?\s*\}\s*",
-    re.DOTALL,
-)
-
-
-def open_npy(path: Path) -> RawArray:
-    """The matrix of a ``.npy`` file (versions 1 to 3). Its header is matched against a pattern, never evaluated.
-
-    Errors: InputError where the file holds anything but a 2-D array of numbers, HostileFileError where it lies.
-    Source: numpy.lib.format.
-    """
-    with open_regular(path) as fd:
-        seen = fingerprint_of(fd)
-        start = os.pread(fd, 12, 0)
-        if len(start) < 12 or start[:6] != _NPY_MAGIC or start[6] not in {1, 2, 3}:
-            raise InputError(path, "is not a .npy file", "a file written by numpy.save")
-        first = 10 if start[6] == 1 else 12
-        length = int.from_bytes(start[8:first], "little")
-        if length > _NPY_MAX_HEADER:
-            raise HostileFileError(path, f"declares a header of {length:,} bytes", f"at most {_NPY_MAX_HEADER:,}")
-        header = os.pread(fd, length, first).decode("latin-1")
-    match = _NPY_HEADER.fullmatch(header)
-    if len(header) < length or match is None:
-        raise InputError(path, "has a header that numpy.save does not write", "a file written by numpy.save")
-    dtype = parse_dtype(path, match["order"] or "|", match["fields"] or match["code"])
-    parts = [part.strip() for part in match["shape"].split(",") if part.strip()]
-    if not all(re.fullmatch(r"\d{1,19}L?", part) for part in parts):
-        raise HostileFileError(path, f"has the impossible shape ({match['shape'][:60]})", "a 2-D array")
-    shape = tuple(int(part.rstrip("L")) for part in parts)
-    payload, wanted = seen[0] - first - length, math.prod(shape) * dtype.itemsize
-    if payload < wanted:
-        raise truncated(path, first + length + wanted)
-    if payload > wanted:
-        raise InputError(path, f"has {payload - wanted:,} bytes after the array", "one array in the file")
-    fortran, offset = match["fortran"] == "True", first + length
-    return raw_array(path, shape, dtype, offset=offset, fortran=fortran, payload=payload, seen=seen)

@@ -65,7 +65,10 @@ def test_the_listing_follows_names_sizes_and_times(tmp_path):
     seen.add(listing_of(path))
     os.utime(path / "images_paths.csv", (time.time(), 12345))
     seen.add(listing_of(path))
-    assert len(seen) == 5
+    (path / "descriptors" / "parts" / "c").mkdir(parents=True)
+    (path / "descriptors" / "parts" / "c" / "0").write_bytes(b"y")  # a part, or a chunk
+    seen.add(listing_of(path))
+    assert len(seen) == 6
 
 
 def test_no_drop_folder(tmp_path):

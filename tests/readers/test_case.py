@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import shutil
 import zipfile
@@ -66,6 +67,38 @@ def test_other_places(tmp_path: Path) -> None:
     assert case.pictures.root == tmp_path / "p.zip"
 
 
+def test_several_in_one_file(tmp_path: Path) -> None:
+    folder = make_case(tmp_path / "cars")
+    x = np.arange(N * 2, dtype=np.float16).reshape(N, 2)
+    (folder / "descriptors" / "all.pickle").write_bytes(pickle.dumps({"b": x, "a": [x[:2], x[2:]]}, protocol=4))
+    (folder / "descriptors" / "one.pickle").write_bytes(pickle.dumps({"features": x}, protocol=4))
+    assert list(open_case(folder).descriptors) == ["all.a", "all.b", "colour", "one", "osnet.v2"]
+
+
+@pytest.mark.parametrize("sizes", [[1, 2, 2], [5], [1] * 5])
+def test_a_folder_of_parts_is_one_descriptor_in_natural_order(tmp_path: Path, sizes: list[int]) -> None:
+    folder = make_case(tmp_path / "cars")
+    place = folder / "descriptors" / "parts.v1"
+    place.mkdir()
+    x = np.random.default_rng(0).normal(size=(N, 3)).astype(np.float32)
+    names = ["part-9", "part-10", "part-11.5", "part-100", "part-101"]
+    (place / "_SUCCESS").touch()
+    (place / "notes.txt").touch()
+    for name, rows in zip(names, np.split(x, np.cumsum(sizes)[:-1]), strict=False):
+        np.save(place / f"{name}.npy", rows)
+    source = open_case(folder).descriptors["parts.v1"]
+    assert source.shape == (N, 3)
+    for start in range(N + 1):
+        for stop in range(start, N + 1):
+            np.testing.assert_array_equal(source.read(start, stop), x[start:stop])
+    with pytest.raises(ValueError, match="of 5"):
+        source.read(3, N + 1)
+    before = source.fingerprint
+    os.utime(place / "part-9.npy", ns=(1, 1))
+    assert open_case(folder).descriptors["parts.v1"].fingerprint != before
+    assert open_case(folder).descriptors["parts.v1"].fingerprint[0] == before[0]
+
+
 def change(folder: Path, what: str) -> Path:
     """Spoil a good case in one way; the folder to open."""
     descriptors = folder / "descriptors"
@@ -89,8 +122,19 @@ def change(folder: Path, what: str) -> Path:
             (descriptors / "colour.pkl").write_bytes(pickle.dumps(x, protocol=4))
         case "a bad name" | "a hyphen first":
             np.save(descriptors / {"a bad name": "a b.npy", "a hyphen first": "-rf.npy"}[what], x)
-        case "another format":
-            (descriptors / "more.parquet").write_bytes(b"PAR1")
+        case "a bad key":
+            (descriptors / "more.pickle").write_bytes(pickle.dumps({"a": x[:N], "b c": x[:N]}, protocol=4))
+        case "a key of another count":
+            (descriptors / "more.pickle").write_bytes(pickle.dumps({"a": x[:N], "b": x}, protocol=4))
+        case "an empty folder":
+            (descriptors / "more").mkdir()
+        case "parts of other widths":
+            (descriptors / "more").mkdir()
+            np.save(descriptors / "more" / "0.npy", x[:2])
+            np.save(descriptors / "more" / "1.npy", x[:2, :1])
+        case "a part of several":
+            (descriptors / "more").mkdir()
+            (descriptors / "more" / "0.pickle").write_bytes(pickle.dumps({"a": x, "b": x}, protocol=4))
         case "an unknown format":
             (descriptors / "more.pickle.gz").write_bytes(b"\x1f\x8b")
         case "a folder":
@@ -112,7 +156,11 @@ SPOILT = {
     "two of a name": "colour.pkl: and colour.npy are the same descriptor",
     "a bad name": "'a b' cannot be the name of a descriptor",
     "a hyphen first": "'-rf' cannot be the name of a descriptor",
-    "another format": "more.parquet: .parquet is not supported yet; convert to .npy or a pickle of protocol 3-5",
+    "a bad key": "more.pickle: 'more.b c' cannot be the name",
+    "a key of another count": "more.pickle (more.a) 5, more.pickle (more.b) 6",
+    "an empty folder": "more: is empty; expected a file for each part",
+    "parts of other widths": "1.npy: has 1 columns; expected 2, as the first part has",
+    "a part of several": "0.pickle: holds 2 matrices (a, b); expected one in each part",
     "an unknown format": "more.pickle.gz: has the unknown suffix '.gz'",
     "a folder": "more.npy: is a folder",
     "another count": "different numbers of rows: colour.npy 5, osnet.v2.pickle 5, type.npy 6, images_paths.csv 5",

@@ -7,6 +7,7 @@ import collections
 import contextlib
 import os
 import pickle
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pytest
 import scipy.sparse
 
 from streamclust.errors import HostileFileError, InputError
-from streamclust.readers.pickles import open_pickle
+from tests.readers.opening import matrices, readable
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -38,7 +39,7 @@ def refusal(tmp_path: Path, data: bytes) -> InputError:
     path = tmp_path / "x.pickle"
     path.write_bytes(data)
     with pytest.raises(InputError) as caught:
-        open_pickle(path)
+        matrices(path)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
     return caught.value
@@ -48,7 +49,7 @@ def refusal(tmp_path: Path, data: bytes) -> InputError:
 def test_arrays_of_numpy_1(tmp_path: Path, protocol: int) -> None:
     path = tmp_path / "x.pickle"
     path.write_bytes(base64.b64decode(NUMPY_1[protocol]))
-    np.testing.assert_array_equal(open_pickle(path).read(0, 2), X)
+    np.testing.assert_array_equal(readable(path).read(0, 2), X)
 
 
 def test_a_read_only_array_of_protocol_5(tmp_path: Path) -> None:
@@ -58,19 +59,81 @@ def test_a_read_only_array_of_protocol_5(tmp_path: Path) -> None:
         x.flags.writeable = False
         path = tmp_path / "x.pickle"
         path.write_bytes(pickle.dumps(x, protocol=5))
-        np.testing.assert_array_equal(open_pickle(path).read(0, size), x)
+        np.testing.assert_array_equal(readable(path).read(0, size), x)
 
 
-def joblib_bytes(tmp_path: Path) -> bytes:
-    joblib.dump(X, tmp_path / "x.joblib")
+_HEAD_2 = (
+    "cnumpy.core.multiarray\n_reconstruct\np1\n(cnumpy\nndarray\np2\n(I0\ntp3\nS'b'\np4\ntp5\nRp6\n(I1\n(I2\nI3\ntp7\n"
+)
+_TYPE_2 = "cnumpy\ndtype\np8\n(S'f4'\np9\nI0\nI1\ntp10\nRp11\n(I3\nS'<'\np12\nNNNI-1\nI-1\nI0\ntp13\nbI00\n"
+PYTHON_2 = [  # as Python 2 spelled an array, in protocols 0 and 2
+    (_HEAD_2 + _TYPE_2).encode() + b"S" + repr(X.tobytes())[1:].encode() + b"\np14\ntp15\nb.",
+    b"\x80\x02cnumpy.core.multiarray\n_reconstruct\nq\x01cnumpy\nndarray\nq\x02K\x00\x85U\x01b\x87Rq\x03(K\x01K\x02K\x03"
+    b"\x86cnumpy\ndtype\nq\x04U\x02f4K\x00K\x01\x87Rq\x05(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T\x18\x00"
+    b"\x00\x00" + X.tobytes() + b"tb.",
+]
+
+
+def test_arrays_of_python_2(tmp_path: Path) -> None:
+    for data in PYTHON_2:
+        np.testing.assert_array_equal(pickle.loads(data, encoding="latin-1"), X)
+        (tmp_path / "x.pickle").write_bytes(data)
+        np.testing.assert_array_equal(readable(tmp_path / "x.pickle").read(0, 2), X)
+
+
+Y = np.asfortranarray(np.arange(20, dtype=">f8").reshape(4, 5))
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5, "joblib"])
+def test_dicts_and_lists(tmp_path: Path, protocol: int | str) -> None:
+    """A dict gives descriptors by name, a list parts in order, and arrays that are no matrices are passed over."""
+    path, third = tmp_path / "x.pickle", X.astype(np.float16)
+    named = collections.OrderedDict({"osnet": X, "labels": X[0], "vdc": [Y, Y[:1]], "cube": X[None]})
+    for value, expected in [
+        (named, {"osnet": X, "vdc": np.concatenate([Y, Y[:1]])}),
+        (dict(named), {"osnet": X, "vdc": np.concatenate([Y, Y[:1]])}),
+        ([X, third, X], {"": np.concatenate([X, third, X])}),
+        ([third], {"": third}),
+        ({f"d{i}": X + i for i in range(1500)}, {f"d{i}": X + i for i in range(1500)}),
+    ]:
+        path.write_bytes(joblib_bytes(tmp_path, value) if protocol == "joblib" else pickle.dumps(value, protocol))
+        found = matrices(path)
+        assert list(found) == list(expected)
+        for name, x in expected.items():
+            np.testing.assert_array_equal(found[name].read(1, len(x)), x[1:])
+            assert found[name].dtype == (np.float16 if x.dtype == np.float16 else np.float32)
+
+
+@pytest.mark.parametrize("protocol", [0, 2])
+def test_decoding_takes_little_memory(tmp_path: Path, protocol: int) -> None:
+    x = np.random.default_rng(0).normal(size=(200_000, 20)).astype(np.float32)
+    (tmp_path / "x.pickle").write_bytes(pickle.dumps(x, protocol))
+    tracemalloc.start()
+    try:
+        source = readable(tmp_path / "x.pickle")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < x.nbytes / 2
+    np.testing.assert_array_equal(source.read(123_456, 123_556), x[123_456:123_556])
+
+
+def joblib_bytes(tmp_path: Path, value: object = X, **how: int) -> bytes:
+    joblib.dump(value, tmp_path / "x.joblib", **how)
     return (tmp_path / "x.joblib").read_bytes()
 
 
 OTHERS = [
-    (X.tolist(), "a list"),
-    ([X, X], "a list"),
-    ({"osnet": X}, "a dict"),
-    (collections.OrderedDict(a=X), "a dict"),
+    (X.tolist(), "a float"),
+    ([], "an empty list"),
+    ({}, "holds 0 arrays"),
+    ({3: X}, "keys are no names"),
+    ({"x": X, "paths": ["a", "b"]}, "a str under 'paths' in a list"),
+    ([X, [X]], "a list in a list"),
+    ([X, X[:, :2]], "2 columns"),
+    ([X[0]] * 3, "1-D"),
+    (list(np.zeros((5000, 1, 1), np.float32)), "more than 4,096 arrays"),
+    (collections.defaultdict(list, a=X), "a defaultdict"),
     ((X, X), "a tuple"),
     (None, "a NoneType"),
     (True, "a bool"),
@@ -78,7 +141,7 @@ OTHERS = [
     (2.5, "a float"),
     (10**700, "a large integer"),
     ("text", "a str"),
-    ("text" * 1000, "a text of 4,000"),
+    ("text" * 1000, "a str"),
     (b"bytes", "a byte string"),
     (X.dtype, "a dtype"),
     (np.float32(1), "a NumPy scalar"),
@@ -92,29 +155,28 @@ OTHERS = [
 
 
 @pytest.mark.filterwarnings("ignore:the matrix subclass")
-@pytest.mark.parametrize("protocol", [3, 4, 5])
+@pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize(("value", "words"), OTHERS, ids=[words for _, words in OTHERS])
 def test_honest_pickles_of_other_things(tmp_path: Path, value: object, words: str, protocol: int) -> None:
+    if protocol < 2 and words == "a large integer":
+        return  # a line of 700 digits
     error = refusal(tmp_path, pickle.dumps(value, protocol=protocol))
-    assert words in error.found
-    assert type(error) is InputError
-    assert "numpy.save" in error.hint or "text" in words
+    assert words in error.found or (protocol < 2 and error.found == "is no pickle of arrays")
+    assert not isinstance(error, HostileFileError)
+    assert "pandas" not in words or "to_parquet" in error.hint
 
 
 def test_other_files_under_the_name(tmp_path: Path) -> None:
     good = pickle.dumps(X, protocol=4)
     out_of_band = pickle.dumps(X, protocol=5, buffer_callback=[].append)
     for data, words in [
-        (pickle.dumps(X, protocol=2), "a pickle of protocol 2"),
-        (pickle.dumps(X, protocol=1), "protocol 0 or 1"),
-        (pickle.dumps(X, protocol=0), "protocol 0 or 1"),
         (b"\x80\x06" + good[2:], "a pickle of protocol 6"),
         (zlib.compress(good), "compressed by zlib"),
-        (joblib_bytes(tmp_path), "a joblib file"),
+        (joblib_bytes(tmp_path, compress=3), "compressed by zlib"),
         (b"\x93NUMPY\x01\x00", "a .npy file"),
         (b"", "an empty file"),
         (b"\x80", "no pickle"),
-        (b"index,path\n", "no pickle at all"),
+        (b"index,path\n", "no pickle of arrays"),
         (pickle.dumps({1, 2}, protocol=4), "a set"),
         (out_of_band, "outside the file"),
         (good + good, "bytes after the array"),
@@ -168,7 +230,7 @@ def attacks(command: str) -> dict[str, bytes]:
 def test_nothing_runs(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     programs = attacks(f"touch {canary}")
-    for protocol in (3, 4, 5):
+    for protocol in range(6):
         programs[f"pickled, protocol {protocol}"] = pickle.dumps(Evil(os.system, f"touch {canary}"), protocol)
     proven = {name for name in programs if runs(programs[name], canary)}
     assert {"REDUCE", "REDUCE by GLOBAL", "INST", "OBJ", "names from the memo", "after an array"} <= proven
@@ -204,8 +266,7 @@ def hostile_programs() -> dict[str, bytes]:
         "EXT1": start + b"\x82\x01.", "EXT2": start + b"\x83\x01\x00.", "EXT4": start + b"\x84\x01\x00\x00\x00.",
         "PERSID": start + b"Pabc\n.", "BINPERSID": start + b"NQ.",
         "endless MARKs": start + b"(" * 100_000, "endless NONEs": start + b"N" * 100_000,
-        "endless work": start + b"N" + b"\x85" * 100_000 + b".",
-        "a tuple of tuples of tuples": start + b"N" + b"\x94h\x00\x86\x94h\x01\x86" * 300 + b".",
+        "endless work": start + b"N" + b"\x85" * 300_000 + b".",
         "a cyclic memo": start + b")\x94h\x00\x85\x94h\x01b.",
         "an array that is its own state": plain[:-1] + b"h\x05\x85b.",
         "2^63 bytes": start + b"\x8e" + big, "2^63 bytearray": start + b"\x96" + big,
@@ -217,7 +278,15 @@ def hostile_programs() -> dict[str, bytes]:
         "two values": start + b"NN.", "pop beyond": start + b"\x87.", "call of nothing": start + b"NN\x85R.",
         "a dtype of a dtype": start + dtype + dtype + b"\x85R.", "a dtype built by a dict": start + dtype + b"N\x85b.",
         "names that are numbers": start + b"K\x01K\x02\x93.", "no UTF-8": start + b"\x8c\x02\xff\xfe.",
-        "a text opcode of protocol 0": start + b"S'abc'\n.",
+        "an endless integer": start + b"L" + b"9" * 10_000 + b"L\n.", "an integer of letters": start + b"Iab\n.",
+        "an item of no list": start + b"NNa.", "a dict of three": start + b"}(NNNu.",
+        "a pair of no dict": start + b"]NNs.",
+        "a joblib array of nothing": start + b"cjoblib.numpy_pickle\nNumpyArrayWrapper\n)\x81}b.",
+        "text that gives other bytes": pickle.dumps(X, 2).replace(b"\xc2\x80", b"~~"),
+        "text beyond latin-1": pickle.dumps(X, 2).replace(b"\xc2\x80", b"\xd6\x80"),
+        "text that is broken": pickle.dumps(X, 2).replace(b"\xc2\x80", b"\xff\xff"),
+        "text too short": pickle.dumps(X, 2).replace(b"K\x02K\x03\x86", b"K\x02K\x21\x86"),
+        "a broken escape": pickle.dumps(X, 0).replace(b"\\u0000", b"\\q0000"),
         "an array without bytes": plain[: plain.index(b"(")] + b".",
         "another shape": plain.replace(shape, b"K\x02K\x04\x86"),
         "a negative shape": plain.replace(shape, b"J\xfe\xff\xff\xffJ\xfd\xff\xff\xff\x86"),
@@ -236,7 +305,7 @@ def test_hostile_programs(tmp_path: Path, name: str) -> None:
 
 
 def test_a_cut_file_is_an_honest_mistake(tmp_path: Path) -> None:
-    for protocol in (3, 4, 5):
+    for protocol in range(6):
         whole = pickle.dumps(np.ones((100, 10), np.float32), protocol=protocol)
         for end in {*range(2, 40), len(whole) // 2, len(whole) - 1}:
             error = refusal(tmp_path, whole[:end])
@@ -247,7 +316,9 @@ def test_a_cut_file_is_an_honest_mistake(tmp_path: Path) -> None:
 def test_mutations(tmp_path: Path) -> None:
     """Whatever happens to the bytes, the file is read or refused."""
     rng, path = np.random.default_rng(7), tmp_path / "x.pickle"
-    seeds = [pickle.dumps(np.asarray(X, order=order), protocol) for protocol in (3, 4, 5) for order in "CF"]
+    seeds = [pickle.dumps(np.asarray(X, order=order), protocol) for protocol in range(6) for order in "CF"]
+    seeds += [pickle.dumps(value, p) for value in ({"a": X, "b": X.astype(">f8")}, [X, X]) for p in (0, 2, 4)]
+    seeds += [joblib_bytes(tmp_path), joblib_bytes(tmp_path, {"a": X, "b": [X, X]}), *PYTHON_2]
     seeds += [base64.b64decode(text) for text in NUMPY_1.values()] + list(attacks("true").values())
     outcomes = collections.Counter()
     for _ in range(4000):
@@ -257,8 +328,8 @@ def test_mutations(tmp_path: Path) -> None:
         path.unlink(missing_ok=True)  # some file systems wait for the disk when a file is cut and written again
         path.write_bytes(data)
         try:
-            source = open_pickle(path)
-            outcomes[source.read(0, source.shape[0]).ndim] += 1
+            for source in matrices(path).values():
+                outcomes[source.read(0, min(source.shape[0], 100)).ndim] += 1
         except InputError as error:
             outcomes[type(error).__name__] += 1
     assert min(outcomes[2], outcomes["InputError"], outcomes["HostileFileError"]) > 50
