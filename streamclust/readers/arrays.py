@@ -8,6 +8,7 @@ from pathlib import Path
 
 from streamclust.errors import InputError
 from streamclust.readers.npy import open_npy
+from streamclust.readers.npz import open_npz
 from streamclust.readers.pickles import open_pickle
 from streamclust.readers.sources import Source, join
 
@@ -15,6 +16,7 @@ _OPENERS: dict[str, Callable[[Path], dict[str, Source]]] = {
     ".pickle": open_pickle,
     ".pkl": open_pickle,
     ".joblib": open_pickle,
+    ".npz": open_npz,
     ".npy": lambda path: {"": open_npy(path)},
 }
 _NOTES = frozenset({".txt", ".md", ".json", ".log", ".crc"})  # what people and programs leave beside their data

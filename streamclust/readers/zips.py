@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ _ENTRY = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
 _STREAMED = 0x8
-_STORED, _DEFLATED = 0, 8
+STORED, DEFLATED = 0, 8
 _IN_EXTRA = 0xFFFFFFFF
 
 
@@ -43,18 +44,18 @@ class Directory:
         return max(1, -(-self.size // _PARTITION_BYTES))
 
 
-def _broken(path: Path, what: str = "has a broken directory") -> InputError:
-    return InputError(path, what, "a zip of pictures", "copy it again from its source")
+def _broken(path: Path, what: str = "has a broken directory", expected: str = "a zip of pictures") -> InputError:
+    return InputError(path, what, expected, "copy it again from its source")
 
 
-def find_directory(path: Path, fd: int) -> Directory:
+def find_directory(path: Path, fd: int, expected: str = "a zip of pictures") -> Directory:
     """The directory of an open zip file. Errors: InputError where there is none. Source: PKWARE APPNOTE 4.3.12-16."""
     size = os.fstat(fd).st_size
     low = max(0, size - _LOCATOR64.size - _END.size - 0xFFFF)
     tail = pread_exactly(path, fd, size - low, low)
     at = tail.rfind(b"PK\5\6")
     if at < 0 or len(tail) - at < _END.size:
-        raise _broken(path, "is not a complete zip file")
+        raise _broken(path, "is not a complete zip file", expected)
     end = low + at
     *_, length, start, _ = _END.unpack_from(tail, at)
     locator = at - _LOCATOR64.size
@@ -70,12 +71,30 @@ def find_directory(path: Path, fd: int) -> Directory:
     return Directory(start + shift, length, shift)
 
 
+class Entry(NamedTuple):
+    """One entry as the directory describes it: ``size`` bytes in the file become ``full``."""
+
+    name: str
+    offset: int
+    size: int
+    full: int
+    crc: int
+    readable: bool
+
+
 def entries(path: Path, fd: int, directory: Directory) -> Iterator[tuple[str, int, int]]:
     """Name, offset of the local header and compressed size of each entry that can be read, in directory order.
 
     Folders, encrypted entries, methods other than stored and deflate, and names that are absolute or lead upwards are
     passed over. Errors: InputError where the directory is broken.
     """
+    for name, offset, size, _, _, readable in every_entry(path, fd, directory):
+        if readable:
+            yield name, offset, size
+
+
+def every_entry(path: Path, fd: int, directory: Directory) -> Iterator[Entry]:
+    """All entries, in directory order. Errors: InputError where the directory is broken."""
     position, stop = directory.offset, directory.offset + directory.size
     window, low = b"", 0
     while position + low < stop:
@@ -84,22 +103,21 @@ def entries(path: Path, fd: int, directory: Directory) -> Iterator[tuple[str, in
             window = pread_exactly(path, fd, min(_WINDOW, stop - position), position)
         if len(window) - low < _ENTRY.size or not window.startswith(b"PK\1\2", low):
             raise _broken(path)
-        _, _, _, flags, method, _, _, _, size, full, n_name, n_extra, n_comment, _, _, _, offset = _ENTRY.unpack_from(
+        _, _, _, flags, method, _, _, crc, size, full, n_name, n_extra, n_comment, _, _, _, offset = _ENTRY.unpack_from(
             window, low
         )
         low += _ENTRY.size
         raw, extra = window[low : low + n_name], window[low + n_name : low + n_name + n_extra]
         low += n_name + n_extra + n_comment
         if _IN_EXTRA in {size, full, offset}:
-            size, offset = _from_extra(path, extra, full, size, offset)
+            full, size, offset = _from_extra(path, extra, full, size, offset)
         name, offset = decode_name(raw), offset + directory.shift
-        readable = not flags & _ENCRYPTED and method in {_STORED, _DEFLATED} and offset + size <= directory.offset
-        if readable and name[-1:] != "/" and not path_fault(name):
-            yield name, offset, size
+        readable = not flags & _ENCRYPTED and method in {STORED, DEFLATED} and offset + size <= directory.offset
+        yield Entry(name, offset, size, full, crc, readable and name[-1:] != "/" and not path_fault(name))
 
 
-def _from_extra(path: Path, extra: bytes, full: int, size: int, offset: int) -> tuple[int, int]:
-    """Size and offset from the zip64 field, which holds those of (full, size, offset) that did not fit, in order."""
+def _from_extra(path: Path, extra: bytes, full: int, size: int, offset: int) -> tuple[int, int, int]:
+    """Size, size in the file and offset by the zip64 field, which holds those that did not fit, in this order."""
     at = 0
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<2H", extra, at)
@@ -110,7 +128,7 @@ def _from_extra(path: Path, extra: bytes, full: int, size: int, offset: int) -> 
                 break
             for k, i in enumerate(missing):
                 values[i] = int.from_bytes(extra[at + 4 + 8 * k : at + 12 + 8 * k], "little")
-            return values[1], values[2]
+            return values[0], values[1], values[2]
         at += 4 + length
     raise _broken(path, "has a broken zip64 entry")
 
@@ -166,22 +184,32 @@ class ZipIndex:
         return out[:, 0].copy(), out[:, 1].copy()
 
 
+def locate_data(path: Path, fd: int, name: str, offset: int) -> tuple[int, int, int, int]:
+    """Where the data of the entry at ``offset`` begins, its method, its flags and its checksum.
+
+    Errors: InputError where another entry is there, or one that cannot be read.
+    """
+    where = f"{path} {name!r}"
+    head = _LOCAL.unpack(pread_exactly(path, fd, _LOCAL.size, offset))
+    signature, _, flags, method, _, _, crc, _, _, n_name, n_extra = head
+    if signature != b"PK\3\4" or flags & _ENCRYPTED or method not in {STORED, DEFLATED}:
+        raise InputError(where, "cannot be read from the zip", "a stored or deflated entry")
+    if decode_name(pread_exactly(path, fd, n_name, offset + _LOCAL.size)) != name:
+        raise InputError(where, "is not where it was in the zip", hint="the zip was replaced: import its case again")
+    return offset + _LOCAL.size + n_name + n_extra, method, flags, crc
+
+
 def read_entry(path: Path, fd: int, name: str, offset: int, size: int, limit: int) -> bytes:
     """The bytes of an entry, of which there may be ``limit`` after inflation.
 
     Errors: InputError where the entry at ``offset`` has another name, is broken, or is larger.
     """
     where = f"{path} {name!r}"
-    head = _LOCAL.unpack(pread_exactly(path, fd, _LOCAL.size, offset))
-    signature, _, flags, method, _, _, crc, _, _, n_name, n_extra = head
-    if signature != b"PK\3\4" or flags & _ENCRYPTED or method not in {_STORED, _DEFLATED}:
-        raise InputError(where, "cannot be read from the zip", "a stored or deflated entry")
-    if decode_name(pread_exactly(path, fd, n_name, offset + _LOCAL.size)) != name:
-        raise InputError(where, "is not where it was in the zip", hint="the zip was replaced: import its case again")
+    begin, method, flags, crc = locate_data(path, fd, name, offset)
     if size > limit:
         raise InputError(where, f"has {size:,} bytes", f"at most {limit:,}")
-    data = pread_exactly(path, fd, size, offset + _LOCAL.size + n_name + n_extra)
-    if method == _DEFLATED:
+    data = pread_exactly(path, fd, size, begin)
+    if method == DEFLATED:
         try:
             data = zlib.decompressobj(-15).decompress(data, limit + 1)
         except zlib.error as error:
