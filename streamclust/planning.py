@@ -14,7 +14,7 @@ PROCESS_BYTES = 560 * 10**6  # an interpreter with every library loaded and the 
 TILE_BYTES = 96 * 2**20  # scratch of a tiled GEMM and its selection, per worker, set generously
 WIDE = 4096
 EM_BYTES = 64 * 2**20  # of sums of mixtures in one read: with full covariances a read is little beside the arithmetic
-UNPACK_BYTES = 2 * PROCESS_BYTES + 256 * 2**20  # this process and the one that reads a foreign format
+UNPACK_BYTES = PROCESS_BYTES + 768 * 2**20  # this process and what the one that reads a foreign format may allocate
 _GRIDS = 2 * (2 * 2048**2 + 31 * 1024**2) * 4  # the count grids of one map, and what a day adds to them
 KEPT = 0.3  # components for 90 % of the variance as a share of d, where nothing is fitted yet
 

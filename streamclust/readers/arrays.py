@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from streamclust.errors import InputError
+from streamclust.readers.foreign import open_foreign
 from streamclust.readers.npy import open_npy
 from streamclust.readers.npz import open_npz
 from streamclust.readers.pickles import open_pickle
@@ -18,6 +19,7 @@ _OPENERS: dict[str, Callable[[Path], dict[str, Source]]] = {
     ".joblib": open_pickle,
     ".npz": open_npz,
     ".npy": lambda path: {"": open_npy(path)},
+    ".parquet": lambda path: {**open_foreign(path, "parquet")},
 }
 _NOTES = frozenset({".txt", ".md", ".json", ".log", ".crc"})  # what people and programs leave beside their data
 _MAX_PARTS = 4096
@@ -37,8 +39,13 @@ def open_descriptors(path: Path) -> dict[str, Source]:
 
 
 def is_packed(folder: Path) -> bool:
-    """Whether a folder is to be opened as one file would be: by its suffix."""
-    return folder.suffix.lower() in _OPENERS
+    """Whether a folder is to be opened as one file would be, rather than as parts."""
+    return folder.suffix.lower() == ".zarr"
+
+
+def name_of(path: Path) -> str:
+    """What the only matrix of a file or a folder is called: as the file, without a suffix that is known."""
+    return path.stem if path.suffix.lower() in _OPENERS else path.name
 
 
 def open_parts(folder: Path) -> Source:

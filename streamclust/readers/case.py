@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from streamclust.errors import InputError
-from streamclust.readers.arrays import data_files, is_packed, open_descriptors, open_parts
+from streamclust.readers.arrays import data_files, is_packed, name_of, open_descriptors, open_parts
 from streamclust.readers.pictures import PictureSource, find_pictures
 from streamclust.readers.sources import Source
 from streamclust.readers.tables import PathsTable, open_paths
@@ -85,7 +85,7 @@ def _descriptors(folder: Path) -> dict[str, Source]:
 def _named(path: Path) -> dict[str, Source]:
     """A file's only matrix has the file's name; of several each has NAME.KEY. A folder is one matrix in parts."""
     if path.is_dir() and not is_packed(path):
-        return {path.name: open_parts(path)}
+        return {name_of(path): open_parts(path)}
     found = open_descriptors(path)
     if len(found) == 1:
         return {path.stem: next(iter(found.values()))}

@@ -162,7 +162,7 @@ SPOILT = {
     "parts of other widths": "1.npy: has 1 columns; expected 2, as the first part has",
     "a part of several": "0.pickle: holds 2 matrices (a, b); expected one in each part",
     "an unknown format": "more.pickle.gz: has the unknown suffix '.gz'",
-    "a folder": "more.npy: is a folder",
+    "a folder": "more.npy: is empty; expected a file for each part",
     "another count": "different numbers of rows: colour.npy 5, osnet.v2.pickle 5, type.npy 6, images_paths.csv 5",
     "a hostile pickle": "bad.pickle: asks for 'os.system'",
 }
