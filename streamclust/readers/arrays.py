@@ -20,6 +20,8 @@ _OPENERS: dict[str, Callable[[Path], dict[str, Source]]] = {
     ".npz": open_npz,
     ".npy": lambda path: {"": open_npy(path)},
     ".parquet": lambda path: {**open_foreign(path, "parquet")},
+    ".h5": lambda path: {**open_foreign(path, "hdf5")},
+    ".hdf5": lambda path: {**open_foreign(path, "hdf5")},
 }
 _NOTES = frozenset({".txt", ".md", ".json", ".log", ".crc"})  # what people and programs leave beside their data
 _MAX_PARTS = 4096
