@@ -184,7 +184,9 @@ def test_more_than_there_are_rows_is_one_line_and_few_micro_clusters_are_all_the
         with pytest.raises(InputError, match=r"setting algorithms.k = 6: a has too few rows .* one of 2 to 5") as error:
             work(tmp_path / "s", few, asked(algorithms__k=6, cluster__fine_k=2))
         assert "\n" not in str(error.value)
-        settings = asked(algorithms__k=5, algorithms__micro_clusters=3, algorithms__also=BOTH[1:])
+        settings = asked(
+            algorithms__k=5, algorithms__merged_rows=0, algorithms__micro_clusters=3, algorithms__also=BOTH[1:]
+        )
         job = job_on(tmp_path / "t", settings)
         ingest(job, open_case(write_case(tmp_path / "case", {"a": X})))
         pipeline.fit(job)
