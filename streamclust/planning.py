@@ -216,9 +216,9 @@ def _mixture(name: str, shape: Shape, settings: Settings, workers: int) -> Step:
     sizes = [_sums(k, p, s.covariance) for k in ks]
     state = max(*sizes, min(sum(sizes), EM_BYTES))
     passes = len(em_groups(ks, p, s.covariance)) * (s.em_passes + 2) + 2
-    # A worker holds a state and adds to one; merged ones wait; the M-step holds covariances and their factors. So does
-    # the best mixture so far.
-    peak = PROCESS_BYTES + 3 * state + 2 * max(sizes) + workers * (2 * _reduced_block(shape) + TILE_BYTES + 3 * state)
+    # A worker holds a state and adds to one; merged ones wait. The M-step holds sums, and covariances with factors: its
+    # own, those that EM started at, those of the best so far.
+    peak = PROCESS_BYTES + 5 * state + 2 * max(sizes) + workers * (2 * _reduced_block(shape) + TILE_BYTES + 3 * state)
     return Step(f"{name}: mixture", passes, passes * shape.n * p * 4, shape.n * 8, peak)
 
 

@@ -92,7 +92,7 @@ def test_every_k_of_a_mixture_costs_reads_and_no_more_memory_than_the_bound():
         for k in ("kmeans", "own")
     )
     assert all_of_them.passes > 2 * one.passes
-    assert one.peak_bytes <= all_of_them.peak_bytes <= one.peak_bytes + 9 * planning.EM_BYTES
+    assert one.peak_bytes <= all_of_them.peak_bytes <= one.peak_bytes + 11 * planning.EM_BYTES
 
 
 def test_a_budget_that_cannot_hold_names_step_bytes_and_what_would():

@@ -25,7 +25,7 @@ SETTINGS = {"k", "covariance", "em_passes"}  # what a fit depends on
 ENOUGH = 10  # rows per column and component for a full covariance
 
 Mixtures = Mapping[int, Mixture]  # by the k of the k-means that they start at
-States = Mapping[int, MixtureState]
+States = dict[int, MixtureState]
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,12 +96,12 @@ def _fit_group(
 ) -> tuple[list[tuple[float, float]], MixtureResult]:
     """BIC and AIC of the mixtures of a few k, which share every read, and the best; the others are let go."""
     centers = {k: job.store.read(clustering, f"sweep/{k:05d}/centers") for k in ks}
-    hard = job.executor.fold(add_hard, addresses, merge, centers, kind, run=1)
 
     def fold(mixtures: Mixtures) -> States:
         return job.executor.fold(add_expectation, addresses, merge, mixtures, run=1)
 
-    starts = {k: mixture.maximise(state) for k, state in hard.items()}
+    hard = job.executor.fold(add_hard, addresses, merge, centers, kind, run=1)
+    starts = {k: mixture.maximise(hard.pop(k)) for k in ks}
     found = mixture.em(fold, starts, job.settings.algorithms.em_passes)
     return [(found[k].bic, found[k].aic) for k in ks], min(found.values(), key=_bic)
 
