@@ -63,6 +63,6 @@ def tree_figure(job: Job, clustering: str) -> Figure | None:
     if model is None or len(linkage := job.store.read(model, "linkage")) < 2:
         return None
     about = job.store.snapshot.entries[model].attributes
-    caption = f"The last steps of a {about['note']}; the dashed line leaves {about['clusters']} clusters."
+    caption = f"{about['note'].capitalize()}, step by step; the dashed line leaves {about['clusters']} clusters."
     image = dendrogram(linkage, about["clusters"])
     return Figure(title=f"{about['descriptor']}: agglomerative clustering", image=image, caption=caption)

@@ -1,7 +1,7 @@
 """How much of known groups the algorithms find, beside scikit-learn's: `python -m tests.benchmarks.recovery`.
 
 The sets are real and lie outside the repository (STREAMCLUST_DATA); what is absent is left out. Ours are the stages'
-mathematics: restarts and exact passes, a mixture from there, and the tree of at most a thousand micro-clusters.
+mathematics: restarts and exact passes, a mixture from there, and the tree of rows or, beside it, of micro-clusters.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from streamclust.cluster import kmeans, mixture
 from streamclust.cluster.assign import assign
 from streamclust.cluster.hierarchy import agglomerate, cut
 from streamclust.cluster.restarts import restarts
+from streamclust.config import AlgorithmSettings
 from tests.conftest import SHARED_DATA
 from tests.real import vehicles
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-MICRO = 1_000
+SETTINGS = AlgorithmSettings()
+SEEDS = 3
 FACTORS = {"view": "view_or_model", "colour": "color_pred", "type": "type_pred"}
 
 
@@ -34,15 +36,21 @@ def ours(X: np.ndarray, k: int) -> dict[str, np.ndarray]:
     found = kmeans.lloyd(lambda centers: kmeans.lloyd_block(Z, centers), starts, 100).values()
     centers = min(found, key=lambda result: result.inertia).centers
     label = assign(Z, centers)[0]
-    rows = np.unique(Z, axis=0)
-    micro = restarts(Z, [MICRO], n_init=1)[MICRO][0] if len(rows) > MICRO else rows
-    sums = kmeans.lloyd(lambda sets: kmeans.lloyd_block(Z, sets), {0: micro}, 2)[0]
-    tree = agglomerate(sums.sums.means, sums.counts)
     return {
         "k-means": label,
         "mixture": _mixture(Z, label, centers),
-        "ward": cut(tree, k)[assign(Z, sums.centers)[0]],
+        "ward": ward(Z, k, len(Z) <= SETTINGS.merged_rows),
     }
+
+
+def ward(Z: np.ndarray, k: int, every: bool, seed: int = 0) -> np.ndarray:
+    """Labels (n,) of a tree of every row, or of micro-clusters."""
+    m, start = SETTINGS.micro_clusters, np.unique(Z, axis=0)
+    if not every and len(start) > m:
+        start = restarts(Z, [m], n_init=1, seed=seed)[m][0]
+    found = kmeans.lloyd(lambda sets: kmeans.lloyd_block(Z, sets), {0: start}, 2)[0]
+    tree = agglomerate(found.sums.means, found.counts, neighbors=None if every else 10)
+    return cut(tree, k)[assign(Z, found.centers)[0]]
 
 
 def _mixture(Z: np.ndarray, label: np.ndarray, centers: np.ndarray) -> np.ndarray:
@@ -115,6 +123,37 @@ def of_vehicles() -> str:
     return _markdown("6,080 vehicles, k = 20: normalised mutual information", ["descriptor", "algorithm", *truth], rows)
 
 
+def agreement() -> str:
+    """How far trees agree with scikit-learn's Ward: of rows, of micro-clusters, and its own of nine rows in ten."""
+    from sklearn.cluster import AgglomerativeClustering
+    from sklearn.metrics import adjusted_rand_score
+
+    def nine_in_ten(X: np.ndarray, k: int, exact: np.ndarray, seed: int) -> float:
+        kept = np.random.default_rng(seed).random(len(X)) < 0.9
+        return adjusted_rand_score(exact[kept], AgglomerativeClustering(k).fit_predict(X[kept]))
+
+    rows = []
+    for name, X, k in _large():
+        Z, exact = np.ascontiguousarray(X, np.float32), AgglomerativeClustering(k).fit_predict(X)
+        micro = [adjusted_rand_score(exact, ward(Z, k, every=False, seed=seed)) for seed in range(SEEDS)]
+        fewer = [nine_in_ten(X, k, exact, seed) for seed in range(SEEDS)]
+        every = adjusted_rand_score(exact, ward(Z, k, every=True))
+        rows.append(
+            [name, f"{len(X):,}", str(k), *(f"{value:.3f}" for value in (every, np.mean(micro), np.mean(fewer)))]
+        )
+    head = ["set", "rows", "k", "every row", f"{SETTINGS.micro_clusters:,} micro-clusters", "its own, of nine in ten"]
+    return _markdown("adjusted Rand index with scikit-learn's Ward", head, rows)
+
+
+def _large() -> Iterator[tuple[str, np.ndarray, int]]:
+    """Sets of more rows than micro-clusters."""
+    for _, name, X, truth in sets():
+        if len(X) > SETTINGS.micro_clusters:
+            yield name, X, int(truth.max())
+    for descriptor, Z in vehicles()[1].items():
+        yield f"vehicles, {descriptor}", Z, 20
+
+
 def _truth(path: Path) -> dict[str, np.ndarray]:
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -133,7 +172,8 @@ def main() -> None:
     if (SHARED_DATA / "gagolews").is_dir():
         print(recovery(), end="\n\n", flush=True)
     if (SHARED_DATA / "vehicles").is_dir():
-        print(of_vehicles(), flush=True)
+        print(of_vehicles(), end="\n\n", flush=True)
+        print(agreement(), flush=True)
 
 
 if __name__ == "__main__":
