@@ -86,7 +86,7 @@ def ingest_case(
     encoding = settings.ingest.path_encoding
     opened = open_case(Path(case).absolute(), pictures=pictures, columns=columns, path_encoding=encoding)
     _check_k(opened, settings)
-    plan = planning.within(_shapes_of_case(opened), settings, _workers(settings))
+    plan = planning.within(_shapes_of_case(opened), settings, workers(settings))
     job = _job(partial(create, Path(store)), settings, plan.workers, listener or Silent())
     return job, ingest_batch(job, opened, batch)
 
@@ -98,9 +98,9 @@ def prepare_day(job: Job, case: Case) -> None:
     ------
     BudgetError : not even one worker fits.
     """
-    workers = _workers(job.settings)
-    allowed = planning.within(_shapes_of_case(case), job.settings, workers, planning.plan_day).workers
-    if allowed < workers:
+    wanted = workers(job.settings)
+    allowed = planning.within(_shapes_of_case(case), job.settings, wanted, planning.plan_day).workers
+    if allowed < wanted:
         job.executor.close()
         job.executor = executor(job.settings.scheduler, allowed, job.journal.listener.progress)
 
@@ -108,7 +108,7 @@ def prepare_day(job: Job, case: Case) -> None:
 def open_job(store: Path | str, settings: Settings, listener: Listener) -> Job:
     """A job on a store that is there and fitted."""
     opened = open_store(store)
-    job = _job(lambda: opened, settings, _workers(settings), listener)
+    job = _job(lambda: opened, settings, workers(settings), listener)
     _fitted(job)
     return job
 
@@ -120,7 +120,7 @@ def on_store(
     opened = open_store(store)
     if not opened.batches:
         raise InputError(opened.path, "the store is empty", "at least one batch", "streamclust ingest STORE CASE")
-    plan = planning.within(_shapes_of_store(opened), settings, _workers(settings))
+    plan = planning.within(_shapes_of_store(opened), settings, workers(settings))
     with _job(lambda: opened, settings, plan.workers, listener or Silent()) as job:
         return stage(job)
 
@@ -274,7 +274,7 @@ def plan_for(source: Path | str, settings: Settings) -> Plan:
         shapes = _shapes_of_store(open_store(source))
     else:
         shapes = _shapes_of_case(open_case(source, path_encoding=settings.ingest.path_encoding))
-    return planning.within(shapes, settings, _workers(settings))
+    return planning.within(shapes, settings, workers(settings))
 
 
 def verify(
@@ -290,7 +290,7 @@ def verify(
     if not path.is_dir():
         raise InputError(path, "no such store", "the folder of a store")
     journal = Journal(listener or Silent())
-    found = executor(settings.scheduler, _workers(settings), journal.listener.progress)
+    found = executor(settings.scheduler, workers(settings), journal.listener.progress)
     try:
         with journal.stage("verify", 0):
             return verify_store(path, found, quick=quick)
@@ -313,7 +313,8 @@ def _check_k(case: Case, settings: Settings) -> None:
             )
 
 
-def _workers(settings: Settings) -> int:
+def workers(settings: Settings) -> int:
+    """Threads of this machine's own executor."""
     return settings.workers or len(os.sched_getaffinity(0))
 
 

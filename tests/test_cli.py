@@ -270,9 +270,14 @@ def test_a_damaged_chunk_is_exit_3(made, tmp_path):
     said = invoke("verify", store)
     assert said.exit_code == 3
     assert f"DAMAGED batches/000001-case descriptors/a, rows 0 to 300 ({chunk.relative_to(store)})" in said.stdout
-    assert "1 DAMAGED, 0 orphans" in said.stdout
+    assert "1 DAMAGED" in said.stdout
     assert json.loads(invoke("verify", store, "--json").stdout)["damage"][0]["rows"] == [0, 300]
     assert invoke("verify", store, "--quick", "--quiet").exit_code == 0
+    assert "exclude each other" in refused(store, invoke("verify", store, "--quick", "--repair"))
+    (store / "data" / "zarr.json").unlink()
+    mended = json.loads(invoke("verify", store, "--repair", "--json", "--config", made[2]).stdout)
+    assert mended["repaired"][-1] == "written again from the manifest: data/zarr.json"
+    assert [one["array"] for one in mended["damage"]] == ["descriptors/a"]
 
 
 def test_interrupted_and_carried_on(made, tmp_path):

@@ -25,7 +25,7 @@ ROOMS = [
     ["render"],
     ["reporting"],
     ["pipeline"],
-    ["daily"],
+    ["daily", "repair"],
     ["terminal"],
     ["demo"],
     ["cli", "__init__"],

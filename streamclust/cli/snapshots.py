@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streamclust.cli.options import AsJson, Quiet, Scheduler, StoreArg, Workers, answer, mb, session, settings
+from streamclust.cli.options import (
+    AsJson,
+    Config,
+    Memory,
+    Quiet,
+    Scheduler,
+    StoreArg,
+    Workers,
+    answer,
+    mb,
+    session,
+    settings,
+)
 
 if TYPE_CHECKING:
     from streamclust.store.verify import Verified
@@ -19,17 +31,31 @@ app = typer.Typer()
 def verify(
     store: StoreArg,
     quick: Annotated[bool, typer.Option("--quick", help="Metadata, and chunks by their number and size only.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Sweep orphans, make again what is derived; what came in stays as it is.")
+    ] = False,
+    memory: Memory = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    config: Config = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Read everything in every snapshot and name what is damaged, with its rows; exit 3 if anything is."""
+    flags = {"memory": memory, "workers": workers, "scheduler": scheduler}
     with session(as_json, quiet) as show:
+        from streamclust.errors import InputError
         from streamclust.pipeline import verify as look_through
+        from streamclust.repair import repair as mend
 
-        found = look_through(store, settings(None, {"workers": workers, "scheduler": scheduler}), show, quick=quick)
-        answer(as_json, asdict(found), _text(found))
+        if quick and repair:
+            raise InputError("verify", "--quick and --repair exclude each other", "one of them")
+        known, done = settings(config, flags), list[str]()
+        if repair:
+            found, done = mend(store, known, show)
+        else:
+            found = look_through(store, known, show, quick=quick)
+        answer(as_json, asdict(found) | {"repaired": done}, "\n".join([*done, _text(found)]))
     if found.damage:
         raise SystemExit(3)
 

@@ -113,7 +113,12 @@ def _shape_in(meta: Mapping[str, Any]) -> tuple[tuple[int, ...], Any, tuple[int,
 
 def item_bytes(data_type: str) -> int:
     """Bytes of one number, by the name that metadata has for its type."""
-    return np.dtype(data_type).itemsize
+    return type_of(data_type).itemsize
+
+
+def type_of(data_type: str) -> np.dtype[Any]:
+    """The NumPy type that metadata calls so."""
+    return np.dtype(np.dtypes.StringDType()) if data_type == "string" else np.dtype(data_type)
 
 
 def shape_of(path: Path) -> tuple[int, ...]:

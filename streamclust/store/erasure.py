@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from streamclust.planning import LABEL_ROWS
 from streamclust.store import arrays
-from streamclust.store.manifest import ArrayEntry, Entry, sync, sync_tree
+from streamclust.store.manifest import Entry, sync, sync_tree
 from streamclust.store.store import Batch, Store
 
 Mask = NDArray[np.bool_]
@@ -138,9 +138,11 @@ class Eraser:
         Between the two renames there is no such array; who comes back after a kill makes it from the manifest.
         """
         path, about, other = self.path(entry, array), entry.arrays[array], self._new_folder()
-        arrays.create_array(other, about.shape, _dtype(about), about.chunks[0], compress=True)
+        arrays.create_array(other, about.shape, arrays.type_of(about.dtype), about.chunks[0], compress=True)
         for start, stop in grid(other):
-            arrays.write_rows(other, start, np.full((stop - start, *about.shape[1:]), value, _dtype(about)))
+            arrays.write_rows(
+                other, start, np.full((stop - start, *about.shape[1:]), value, arrays.type_of(about.dtype))
+            )
         sync_tree(other)
         if path.exists():
             path.rename(self.scratch / secrets.token_hex(8))
@@ -155,10 +157,6 @@ class Eraser:
         folder = self.scratch / secrets.token_hex(8)
         folder.mkdir(parents=True)
         return folder
-
-
-def _dtype(about: ArrayEntry) -> np.dtype[Any]:
-    return np.dtype(np.dtypes.StringDType()) if about.dtype == "string" else np.dtype(about.dtype)
 
 
 def grid(path: Path) -> Iterator[tuple[int, int]]:

@@ -1,0 +1,83 @@
+"""A damaged store made as sound as it can be: orphans swept, what is derived made again, rows that came in named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from streamclust import pipeline
+from streamclust.blocks import Executor, executor
+from streamclust.config import Settings
+from streamclust.errors import StreamclustError
+from streamclust.job import Job
+from streamclust.journal import Journal, Listener, Silent
+from streamclust.reporting import collect
+from streamclust.store import arrays, manifest, mend
+from streamclust.store.examine import Damage
+from streamclust.store.store import Store, open_store
+from streamclust.store.verify import Verified, read_log, verify
+
+
+def repair(
+    store: Path | str, settings: Settings | None = None, listener: Listener | None = None
+) -> tuple[Verified, list[str]]:
+    """Repair what can be; returns what a last look found, and what was done.
+
+    Metadata is written again from the manifest; moments, validity and sample of a batch from its rows. Other derived
+    objects are taken out of the newest state with all that was made from them; what is reduced and the labels are made
+    again at once by the models as they are, the rest by the next run. Rows that came in are never touched, and where
+    manifests are damaged or lost nothing is.
+
+    Raises
+    ------
+    InputError : not a store, or one of a newer format. ConflictError : somebody else took something out meanwhile.
+    """
+    settings, done = settings or Settings(), list[str]()
+    found = pipeline.verify(store, settings, listener)
+    if any(one.file.startswith("log/") or not (one.path or one.file.endswith("zarr.json")) for one in found.damage):
+        return found, ["manifests are damaged or lost: nothing was changed; restore the folder log first"]
+    opened = open_store(store)
+    if found.orphans:
+        done.append(f"{opened.sweep()} orphans of dead writers were removed")
+    if not found.damage:
+        return found, done
+    journal = Journal(listener or Silent())
+    by = executor(settings.scheduler, pipeline.workers(settings), journal.listener.progress)
+    with Job(opened, settings, by, journal) as job:
+        left = _in_place(opened, by, found.damage, done)
+        _take_out(job, {one.path for one in left}, done)
+    return pipeline.verify(store, settings, listener), done
+
+
+def _in_place(store: Store, by: Executor, damage: tuple[Damage, ...], done: list[str]) -> tuple[Damage, ...]:
+    """Metadata, and what batches derive from their rows; returns the damage that is left in those objects."""
+    objects, paths = read_log(store.path / "log").objects, {one.path for one in damage if one.path}
+    metadata = [one for one in damage if one.file.endswith("zarr.json")]
+    written = [one for one in metadata if mend.write_metadata(store.path, one, objects.get(one.path))]
+    done += [f"written again from the manifest: {one.file}" for one in written]
+    arrays.forget_open_arrays()
+    left = verify(store.path, by, only=paths).damage
+    for path in sorted({one.path for one in left if one.path and objects[one.path].kind == "batch"}):
+        damaged = {one.array for one in left if one.path == path}
+        made = mend.make_again(by, store.path / "data" / path, objects[path], damaged)
+        done += [f"made again from the rows: {path} {array}" for array in made]
+    return verify(store.path, by, only=paths).damage
+
+
+def _take_out(job: Job, paths: set[str], done: list[str]) -> None:
+    """Derived objects that are still damaged leave the newest state; labels and reduced rows are made again."""
+    store = job.store
+    entries = store.snapshot.entries
+    gone = mend.with_dependents(entries, [name for name, entry in entries.items() if entry.path in paths])
+    if not gone:
+        return
+    store.publish(manifest.REPAIR, {}, remove=tuple(sorted(gone)))
+    done.append(f"taken out of the newest state, as snapshot {store.snapshot.number}: {', '.join(sorted(gone))}")
+    if collect.clusterings(job):
+        try:
+            pipeline.predict(job)
+        except StreamclustError as error:
+            done.append(f"not made again: {error}")
+    if made := sorted(gone & store.snapshot.entries.keys()):
+        done.append(f"made again by the models as they are: {', '.join(made)}")
+    if len(made) < len(gone):
+        done.append("the rest is made again by: streamclust run, or fit, outliers, map and report")

@@ -1,0 +1,139 @@
+"""What a store can make again by itself: metadata from the manifest, and what a batch derived from its own rows."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from streamclust import moments as mo
+from streamclust.blocks import Executor
+from streamclust.store import arrays
+from streamclust.store.erasure import grid
+from streamclust.store.examine import DERIVED, Damage, kind_of, made_of_rows
+from streamclust.store.manifest import ArrayEntry, Entry, sync
+from streamclust.store.rows import Rows, leaves
+
+
+def write_metadata(root: Path, damage: Damage, entry: Entry | None) -> bool:
+    """Write a group's or an array's metadata again, of an object by its entry as first published, or of a room.
+
+    Returns whether it was written: that of an array is not where no chunk is sound under it.
+    """
+    file = root / damage.file
+    if entry is not None and damage.array:
+        return _describe_again(root, file, entry.arrays[damage.array])
+    file.unlink(missing_ok=True)
+    own = entry is not None and file.parent == root / "data" / entry.path
+    said = {k: v for k, v in entry.attributes.items() if k != "proposal"} if own and entry else {}
+    arrays.create_group(file.parent, said)
+    sync(file)
+    sync(file.parent)
+    return True
+
+
+def _describe_again(root: Path, file: Path, about: ArrayEntry) -> bool:
+    """The metadata of a new array of the same shape; a chunk tells whether they are compressed."""
+    other, written = root / "drafts" / f"{secrets.token_hex(8)}.mend", False
+    for compress in (False, True):
+        if not written:
+            arrays.create_array(other, about.shape, arrays.type_of(about.dtype), about.chunks[0], compress=compress)
+            if _fits(file.parent, other, about):
+                sync(other / "zarr.json")
+                os.replace(other / "zarr.json", file)  # noqa: PTH105 - watched by name where crashes are tried
+                sync(file.parent)
+                written = True
+        shutil.rmtree(other, ignore_errors=True)
+        arrays.forget_open_arrays()
+    return written
+
+
+def _fits(path: Path, other: Path, about: ArrayEntry) -> bool:
+    """Whether some chunk of an array is sound under the metadata of another one, or it has none."""
+    for start, stop in grid(other):
+        files = arrays.chunk_paths(path, about.shape, about.chunks, start, stop)
+        if all(file.is_file() for file in files):
+            for file in files:
+                copy = other / file.relative_to(path)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, copy)
+            if arrays.has_rows(other, start, stop):
+                return True
+    return about.shape[0] == 0
+
+
+def make_again(executor: Executor, folder: Path, entry: Entry, damaged: Collection[str]) -> Iterator[str]:
+    """Moments, validity and sample of a batch, where they are damaged and its rows are not; yields what was made."""
+    for array in sorted(filter(made_of_rows, damaged)):
+        room, descriptor = array.split("/")[:2]
+        needed = {f"descriptors/{descriptor}"} | ({"sample/rows"} if room == "sample" else set())
+        if needed & set(damaged):
+            continue
+        X = folder / f"descriptors/{descriptor}"
+        if room == "valid":
+            executor.map(_write_valid, _chunks(X, folder / array))
+        elif room == "sample":
+            _write_sample(X, folder)
+        else:
+            _write_moments(executor, X, folder / room / descriptor)
+        yield array
+
+
+def _chunks(X: Path, valid: Path) -> list[Rows]:
+    """The fixed grid of a descriptor."""
+    n, step = arrays.shape_of(X)[0], arrays.rows_per_chunk(X)
+    return list(leaves("", 0, n, step, {"X": X, "valid": valid}))
+
+
+def _write_valid(rows: Rows) -> None:
+    rows.write("valid", np.isfinite(rows.read("X")).all(axis=1))
+
+
+def _write_sample(X: Path, folder: Path) -> None:
+    picked, out = arrays.read_rows(folder / "sample" / "rows"), folder / "sample" / X.name
+    for first, last in grid(out):
+        block = np.empty((last - first, *arrays.shape_of(X)[1:]), arrays.read_rows(X, 0, 0).dtype)
+        for start, stop in grid(X):
+            here = (picked[first:last] >= start) & (picked[first:last] < stop)
+            if here.any():
+                block[here] = arrays.read_rows(X, start, stop)[picked[first:last][here] - start]
+        arrays.write_rows(out, first, block)
+
+
+def _write_moments(executor: Executor, X: Path, room: Path) -> None:
+    """In the runs that ingest adds up in, so that they are the same to the bit."""
+    d, scatter = arrays.shape_of(X)[1], (room / "scatter").is_dir()
+    found = executor.fold(_add, _chunks(X, X), mo.merge, d, scatter, run=8 if d > 1024 else 1)
+    values: dict[str, Any] = {name: getattr(found, name) for name in ("mean", "m2", "min", "max")}
+    values |= {"n": np.array([found.n])} | ({"scatter": mo.pack(found.scatter)} if found.scatter is not None else {})
+    for name, value in values.items():
+        for start, stop in grid(room / name):
+            arrays.write_rows(room / name, start, value[start:stop])
+
+
+def _add(state: mo.Moments | None, rows: Rows, d: int, scatter: bool) -> mo.Moments:
+    X = rows.read("X")
+    valid = np.isfinite(X).all(axis=1)
+    return mo.accumulate(state or mo.identity(d, scatter=scatter), X if valid.all() else X[valid])
+
+
+def with_dependents(entries: Mapping[str, Entry], names: Collection[str]) -> set[str]:
+    """Those derived objects, and every one that was made from one of them: its attributes name it."""
+    gone = {name for name in names if kind_of(entries[name]) in DERIVED}
+    said = {name: set(_texts(e.attributes)) for name, e in entries.items() if kind_of(e) in DERIVED}
+    while more := {name for name, texts in said.items() if name not in gone and not gone.isdisjoint(texts)}:
+        gone |= more
+    return gone
+
+
+def _texts(tree: Any) -> Iterator[str]:
+    if isinstance(tree, str):
+        yield tree
+    elif isinstance(tree, dict | list | tuple):
+        for part in [*tree, *tree.values()] if isinstance(tree, dict) else tree:
+            yield from _texts(part)
