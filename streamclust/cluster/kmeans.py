@@ -1,8 +1,7 @@
-"""k-means over blocks: a minibatch chain for a good start, then exact Lloyd passes whose states merge."""
+"""k-means over blocks: exact Lloyd passes whose states merge, and steps with momentum between them."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -20,7 +19,7 @@ Doubles = NDArray[np.float64]
 Key = TypeVar("Key", bound=Hashable)
 
 SPARE = 64
-MINIBATCH = 4096
+_MOMENTUM, _STEP = 0.85, 1.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +145,7 @@ def lloyd(
     max_iter: int = 6,
     tol: float = 1e-4,
 ) -> dict[Key, LloydResult]:
-    """Lloyd's algorithm for many sets of centres that share every read of the data.
+    """Lloyd's algorithm, accelerated as `onward` says, for many sets of centres that share every read of the data.
 
     Parameters
     ----------
@@ -155,8 +154,8 @@ def lloyd(
     starts : mapping of key to (k, p)
         A repeated centre is an empty cluster, to be placed where rows are far.
     max_iter : int
-        Passes that may improve the centres. Then only sets with an empty cluster, or whose sizes do not descend, are
-        read again: usually once.
+        Passes that may improve the centres, the last by going to the means. Then only sets with an empty cluster, or
+        whose sizes do not descend, are read again: usually once.
     tol : float
         A set is done when its centres' squared moves add up to at most ``tol`` x inertia / n.
 
@@ -166,14 +165,16 @@ def lloyd(
     """
     active = {key: np.ascontiguousarray(centers, np.float32) for key, centers in starts.items()}
     converged, ordered, done = dict.fromkeys(starts, False), set[Key](), dict[Key, LloydResult]()
-    passes = 0
+    trails, passes = dict[Key, Trail](), 0
     while active:
         passes += 1
         states = fold(dict(active))
         for key, centers in list(active.items()):
             state = states[key]
             converged[key] |= settled(state, tol)
-            if not converged[key] and passes < max_iter:
+            if not converged[key] and passes < max_iter - 1:
+                active[key], trails[key] = onward(state, trails.get(key))
+            elif not converged[key] and passes < max_iter:
                 active[key] = update(state)[0]
             elif state.empty and len(state.far_rows):
                 active[key] = _reseed(state, centers)[0]
@@ -184,6 +185,33 @@ def lloyd(
                 done[key] = _result(state, passes, converged[key])
                 del active[key]
     return {key: done[key] for key in starts}
+
+
+@dataclass(frozen=True, slots=True)
+class Trail:
+    """Where a search stood: its inertia, and the centres before momentum (k, p), None where it has none."""
+
+    inertia: float
+    centers: Doubles | None
+
+
+def onward(state: LloydState, trail: Trail | None) -> tuple[NDArray[np.float32], Trail]:
+    """Centres beyond the means, with momentum; the means alone where the inertia grew or a cluster is empty.
+
+    Lloyd's step is one of gradient descent in the metric of the counts (Bottou and Bengio, NIPS 1994), and a safe one:
+    no eigenvalue of its derivative is negative. Hence `_STEP` of it is stable under a momentum m of Nesterov (Soviet
+    Math. Dokl. 27, 1983) up to 1 + 1 / (1 + 2 m). Starting over where the inertia grows: O'Donoghue and Candes, Found.
+    Comput. Math. 15 (2015) 715-732.
+    """
+    if state.empty:
+        return update(state)[0], Trail(np.inf, None)
+    means = state.sums.means
+    if trail is not None and state.inertia > trail.inertia:
+        return means.astype(np.float32), Trail(state.inertia, None)
+    centers = state.sums.centers + _STEP * (means - state.sums.centers)
+    before = centers if trail is None or trail.centers is None else trail.centers
+    ahead = centers + _MOMENTUM * (centers - before)
+    return ahead.astype(np.float32), Trail(state.inertia, centers)
 
 
 def _reseed(state: LloydState, centers: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
@@ -231,35 +259,3 @@ def _distinct(rows: Float, dist: Doubles, spare: int) -> tuple[Doubles, Float]:
     _, once = np.unique(rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1])))[:, 0], return_index=True)
     keep = once[np.argsort(-dist[far[once]], kind="stable")[:spare]]
     return dist[far[keep]], rows[keep]
-
-
-def minibatch_start(starts: Mapping[Key, Float], sample: Float) -> dict[Key, Any]:
-    """scikit-learn's MiniBatchKMeans at the given centres, weighted by one step over the sample : (m, p) float32.
-
-    Sets with more centres than the sample has rows are left out: they need no chain.
-    """
-    from sklearn.cluster import MiniBatchKMeans
-
-    models = {}
-    for key, centers in starts.items():
-        if len(centers) <= len(sample):
-            # No random reassignment of small clusters: Lloyd's passes fill the empty ones, and better.
-            model = MiniBatchKMeans(len(centers), init=centers, n_init=1, reassignment_ratio=0, random_state=0)
-            models[key] = model.partial_fit(sample)
-    return models
-
-
-def minibatch_step(models: Mapping[Key, Any], X: Float) -> dict[Key, Any]:
-    """A chain's step: copies of the models that have also seen X : (n, p) float32, in minibatches of <= 4096 rows."""
-    models = {key: copy.deepcopy(model) for key, model in models.items()}
-    parts = -(-len(X) // MINIBATCH)
-    for part in range(parts):
-        batch = np.ascontiguousarray(X[part::parts], np.float32)  # neighbours in a block are often near-duplicates
-        for model in models.values():
-            model.partial_fit(batch)
-    return models
-
-
-def minibatch_centers(models: Mapping[Key, Any]) -> dict[Key, NDArray[np.float32]]:
-    """The models' centres, for `lloyd` to start from."""
-    return {key: model.cluster_centers_.astype(np.float32) for key, model in models.items()}

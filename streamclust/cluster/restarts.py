@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamclust.cluster.assign import assign
-from streamclust.cluster.kmeans import lloyd_block, settled, update
+from streamclust.cluster.kmeans import Trail, lloyd_block, onward, settled, update
 
 Float = NDArray[np.floating[Any]]
 Centers = NDArray[np.float32]
@@ -130,11 +130,15 @@ def _iterate(
 ) -> tuple[dict[tuple[int, int], Centers], dict[tuple[int, int], float]]:
     """Every set's centres after at most that many Lloyd iterations, and the inertia that the last of them saw."""
     centers, inertia, active = dict(sets), dict.fromkeys(sets, float("inf")), set(sets)
-    for _ in range(n_iter):
+    trails = dict[tuple[int, int], Trail]()
+    for i in range(n_iter):
         for key, state in lloyd_block(X, {key: centers[key] for key in sets if key in active}, spare=8).items():
-            centers[key], inertia[key] = update(state)[0], state.inertia
-            if settled(state):
-                active.remove(key)
+            inertia[key] = state.inertia
+            if i == n_iter - 1 or settled(state):
+                centers[key] = update(state)[0]
+                active.discard(key)
+            else:
+                centers[key], trails[key] = onward(state, trails.get(key))
     return centers, inertia
 
 

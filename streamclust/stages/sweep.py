@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamclust import metrics
-from streamclust.cluster import kmeans
+from streamclust.cluster import kmeans, minibatch
 from streamclust.cluster import spread as spreading
 from streamclust.cluster.assign import assign
 from streamclust.cluster.restarts import restarts
@@ -102,7 +102,7 @@ def _starts(job: Job, projection: str, addresses: list[Rows], fine_k: int) -> di
     seen = np.cumsum([0] + [len(addresses[i]) for i in order[:-1]])
     parts = [{key: models[key] for key in list(models)[i::CHAINS]} for i in range(CHAINS)]
     for chained in job.executor.chain(chain_block, [addresses[i] for i in order[seen < CHAIN_ROWS]], parts):
-        starts |= kmeans.minibatch_centers(chained)
+        starts |= minibatch.centers(chained)
     inertia = dict(zip(starts, job.executor.map(sample_inertia, list(starts.values()), sample), strict=True))
     best = {k: min((key for key in starts if key[0] == k), key=inertia.__getitem__) for k, _ in starts}
     return {k: starts[key] for k, key in best.items()}
@@ -115,7 +115,7 @@ def start_on_sample(
     ks, n_init, keep = wanted
     kept = restarts(sample, ks, n_init=n_init, keep=keep, seed=seed)
     starts = {(k, i): centers for k, found in kept.items() for i, centers in enumerate(found)}
-    return starts, kmeans.minibatch_start(starts, sample[: kmeans.MINIBATCH])
+    return starts, minibatch.start(starts, sample[: minibatch.MINIBATCH])
 
 
 def sample_inertia(centers: NDArray[np.float32], sample: NDArray[np.float32]) -> float:
@@ -125,7 +125,7 @@ def sample_inertia(centers: NDArray[np.float32], sample: NDArray[np.float32]) ->
 
 def chain_block(models: Mapping[Any, Any], rows: Rows) -> dict[Any, Any]:
     """A chain's step over one block."""
-    return kmeans.minibatch_step(models, read_valid(rows)[0])
+    return minibatch.step(models, read_valid(rows)[0])
 
 
 def add_lloyd(state: Mapping[Any, kmeans.LloydState] | None, rows: Rows, centers: Centers) -> dict[Any, Any]:

@@ -15,7 +15,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
-from streamclust.cluster import kmeans
+from streamclust.cluster import kmeans, minibatch
 from streamclust.cluster.assign import assign
 from streamclust.cluster.restarts import restarts
 from streamclust.streaming.rows import Rows, each_row, rows_of
@@ -51,8 +51,8 @@ class StreamingKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
     Notes
     -----
     X : (n, d) is an array or a dask array, of which only blocks are in memory; a dask array is computed once in each
-    pass, so persist it where it fits. Rows count as float32. Source: Lloyd, IEEE Trans. Inf. Theory 28 (1982) 129-137;
-    starts as in `streamclust.cluster.restarts`.
+    pass, so persist it where it fits. Rows count as float32. Source: Lloyd, IEEE Trans. Inf. Theory 28 (1982) 129-137,
+    with momentum as in `streamclust.cluster.kmeans.onward`; starts as in `streamclust.cluster.restarts`.
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -120,10 +120,10 @@ class StreamingKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         chain = getattr(self, "_chain", None)
         if chain is None:
             start = self.cluster_centers_ if fitted else self._start(self._enough(rows))
-            chain = kmeans.minibatch_start({0: start}, rows.sample(max(len(start), kmeans.MINIBATCH), 0))
+            chain = minibatch.start({0: start}, rows.sample(max(len(start), minibatch.MINIBATCH), 0))
             self._enough(rows, len(start))
-        self._chain = rows.chain(kmeans.minibatch_step, chain)
-        self.cluster_centers_ = kmeans.minibatch_centers(self._chain)[0]
+        self._chain = rows.chain(minibatch.step, chain)
+        self.cluster_centers_ = minibatch.centers(self._chain)[0]
         self.labels_ = self.predict(X)
         return self
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 from functools import reduce
 
@@ -12,15 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 
+from streamclust.cluster import minibatch
 from streamclust.cluster.assign import assign
 from streamclust.cluster.kmeans import (
     identity,
     lloyd,
     lloyd_block,
     merge,
-    minibatch_centers,
-    minibatch_start,
-    minibatch_step,
+    onward,
     settled,
     update,
 )
@@ -175,18 +175,59 @@ def test_lloyd_ends_with_every_cluster_it_can_have(problem):
         np.testing.assert_allclose(result.inertia, sqdist.sum(), rtol=1e-12)
 
 
-def test_lloyd_equals_scikit_learn():
+def plainly(blocks, centers, steps):
+    """The state at the centres that so many Lloyd steps without momentum lead to."""
+    for _ in range(steps):
+        centers = update(folding(blocks)({0: centers})[0])[0]
+    return folding(blocks)({0: centers})[0]
+
+
+def test_plain_steps_equal_scikit_learn():
     rng = np.random.default_rng(2)
     X = (rng.normal(size=(3000, 10)) + 3 * rng.normal(size=(6, 10))[rng.integers(0, 6, 3000)]).astype(np.float32)
-    start = X[:6]
-    ours = lloyd(folding(cut(X, rng)), {6: start}, max_iter=300, tol=1e-9)[6]
-    theirs = KMeans(6, init=start, n_init=1, max_iter=300, tol=0).fit(X.astype(np.float64))
+    ours = plainly(cut(X, rng), X[:6], 60)
+    theirs = KMeans(6, init=X[:6], n_init=1, max_iter=300, tol=0).fit(X.astype(np.float64))
     # a strict float64 run and ours may part at near ties only
-    assert ours.converged
+    assert settled(ours, 1e-9)
     np.testing.assert_allclose(ours.inertia, theirs.inertia_, rtol=1e-5)
     order = np.argsort(-np.bincount(theirs.labels_), kind="stable")
-    np.testing.assert_allclose(ours.centers, theirs.cluster_centers_[order], atol=1e-2)
+    np.testing.assert_allclose(ours.sums.centers, theirs.cluster_centers_[order], atol=1e-2)
+
+
+def test_lloyd_rests_where_scikit_learn_does():
+    rng = np.random.default_rng(2)
+    X = (rng.normal(size=(3000, 10)) + 3 * rng.normal(size=(6, 10))[rng.integers(0, 6, 3000)]).astype(np.float32)
+    ours = lloyd(folding(cut(X, rng)), {6: X[:6]}, max_iter=300, tol=1e-9)[6]
+    theirs = KMeans(6, init=ours.centers, n_init=1, max_iter=300, tol=0).fit(X.astype(np.float64))
+    assert ours.converged
+    # near ties may fall otherwise in float64, and tol leaves the last digits of the centres open
+    np.testing.assert_allclose(ours.inertia, theirs.inertia_, rtol=1e-5)
+    np.testing.assert_allclose(ours.centers, theirs.cluster_centers_, atol=1e-2)
     assert (np.diff(ours.counts) <= 0).all()
+
+
+def test_momentum_is_ahead_of_plain_steps_and_comes_to_rest():
+    rng = np.random.default_rng(8)
+    X = (rng.normal(size=(4000, 8)) + rng.normal(size=(30, 8))[rng.integers(0, 30, 4000)]).astype(np.float32)
+    start = kmeans_plusplus(X, 20, rng)
+    fast = lloyd(folding([X]), {0: start}, max_iter=16, tol=0)[0]
+    assert fast.inertia < plainly([X], start, 15).inertia
+    rested = lloyd(folding([X]), {0: start}, max_iter=300, tol=1e-12)[0]
+    assert rested.converged
+    np.testing.assert_allclose(rested.sums.means, rested.centers, atol=1e-5)
+
+
+@laws
+@given(problems())
+def test_a_step_goes_to_the_means_where_the_inertia_grew(problem):
+    X, centers, _, _ = problem
+    state = lloyd_block(X, {0: centers})[0]
+    if not state.empty:
+        _, trail = onward(state, None)
+        fallen = dataclasses.replace(trail, inertia=np.nextafter(state.inertia, -np.inf))
+        back, after = onward(state, fallen)
+        np.testing.assert_array_equal(back, state.sums.means.astype(np.float32))
+        assert after.centers is None
 
 
 def test_many_sets_share_every_read():
@@ -222,17 +263,17 @@ def test_no_rows_no_clusters():
 def test_minibatch_chain_copies_and_repeats():
     rng = np.random.default_rng(4)
     X = rng.normal(size=(9000, 5)).astype(np.float32)
-    models = minibatch_start({"a": X[:7], "too many": np.zeros((300, 5), np.float32)}, X[:200])
+    models = minibatch.start({"a": X[:7], "too many": np.zeros((300, 5), np.float32)}, X[:200])
     assert set(models) == {"a"}
-    before = minibatch_centers(models)["a"].copy()
-    once, again = minibatch_step(models, X), minibatch_step(models, X)
-    np.testing.assert_array_equal(minibatch_centers(models)["a"], before)
-    np.testing.assert_array_equal(minibatch_centers(once)["a"], minibatch_centers(again)["a"])
-    assert not np.array_equal(minibatch_centers(once)["a"], before)
+    before = minibatch.centers(models)["a"].copy()
+    once, again = minibatch.step(models, X), minibatch.step(models, X)
+    np.testing.assert_array_equal(minibatch.centers(models)["a"], before)
+    np.testing.assert_array_equal(minibatch.centers(once)["a"], minibatch.centers(again)["a"])
+    assert not np.array_equal(minibatch.centers(once)["a"], before)
     assert len(pickle.dumps(once)) < 100_000
-    few = minibatch_step(minibatch_step(once, X[:0]), X[:3])  # an empty block, and fewer rows than clusters
-    assert np.isfinite(minibatch_centers(few)["a"]).all()
-    assert minibatch_centers(few)["a"].dtype == np.float32
+    few = minibatch.step(minibatch.step(once, X[:0]), X[:3])  # an empty block, and fewer rows than clusters
+    assert np.isfinite(minibatch.centers(few)["a"]).all()
+    assert minibatch.centers(few)["a"].dtype == np.float32
 
 
 @laws
@@ -266,8 +307,8 @@ def test_restarts_and_six_passes_match_scikit_learn():
     X[: n // 50] = rng.uniform(-4, 4, size=(n // 50, p))
     X = X[rng.permutation(n)].astype(np.float32)
     blocks = np.array_split(X, 5)
-    models = minibatch_start({(k, i): c for i, c in enumerate(restarts(X[:6000], [k])[k])}, X[:4096])
+    models = minibatch.start({(k, i): c for i, c in enumerate(restarts(X[:6000], [k])[k])}, X[:4096])
     for part in blocks:
-        models = minibatch_step(models, part)
-    ours = min(result.inertia for result in lloyd(folding(blocks), minibatch_centers(models)).values())
+        models = minibatch.step(models, part)
+    ours = min(result.inertia for result in lloyd(folding(blocks), minibatch.centers(models)).values())
     assert ours <= 1.005 * KMeans(k, n_init=10, random_state=0).fit(X).inertia_
