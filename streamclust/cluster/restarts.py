@@ -15,7 +15,7 @@ Float = NDArray[np.floating[Any]]
 Centers = NDArray[np.float32]
 
 _FINE = 100
-_FINE_RESTARTS = 2
+_FINE_RESTARTS = 1
 _ROWS_PER_CENTER = 200
 _FINE_ROWS_PER_CENTER = 20
 _ENOUGH_TO_JUDGE = 1000
@@ -43,7 +43,7 @@ def restarts(
     ks : sequence of int
         Numbers of clusters.
     n_init : int
-        Restarts per k; up to 8 times as many where the sample has fewer rows than one would train on; 2 for k > 100,
+        Restarts per k; up to 8 times as many where the sample has fewer rows than one would train on; 1 for k > 100,
         whose local optima differ little.
     train_rows : int
         Sample rows that a restart trains on, or 200 for each centre (20 for k > 100) if that is more.
@@ -82,11 +82,11 @@ def restarts(
 
 
 def kmeans_plusplus(X: Float, k: int, rng: np.random.Generator) -> Centers:
-    """Greedy k-means++: at most k distinct rows of X : (n, p), each drawn far from those before it.
+    """k-means++, greedy for k up to 100: at most k distinct rows of X : (n, p), each drawn far from those before it.
 
     Fewer than k where X has fewer distinct rows.
     """
-    candidates = 2 + int(np.log(k))
+    candidates = 2 + int(np.log(k)) if k <= _FINE else 1
     Z = np.ascontiguousarray(X - np.median(X, axis=0), np.float32)
     Z /= np.maximum(np.abs(Z).max(), np.finfo(np.float32).tiny)  # squares of 1e25 are beyond float32
     norms = np.einsum("ij,ij->i", Z, Z)

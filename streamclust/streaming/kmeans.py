@@ -32,7 +32,7 @@ class StreamingKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
     n_clusters : int
         Clusters. Where X has fewer distinct rows there are as many as those, none empty, and a ConvergenceWarning.
     n_init : int
-        Restarts on the sample; 2 for more than 100 clusters, whose local optima differ little.
+        Restarts on the sample; 1 for more than 100 clusters, whose local optima differ little.
     max_iter : int
         Passes over all rows that may improve the centres.
     tol : float
@@ -165,7 +165,7 @@ class StreamingKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
 
 def start(rows: Rows, k: int, seed: int, n_init: int = 12, sample_rows: int = 20_000) -> Centers:
     """The best of ``n_init`` restarts on a sample of rows that are read as float32 : (k, d)."""
-    return restarts(rows.sample(sample_rows, seed), [k], n_init=n_init, keep=1, seed=seed)[k][0]
+    return rows.executor.map(_best_start, [seed], rows.sample(sample_rows, seed), k, n_init)[0]
 
 
 def lloyd(rows: Rows, centers: Centers, max_iter: int = 100, tol: float = 1e-4) -> kmeans.LloydResult:
@@ -175,6 +175,10 @@ def lloyd(rows: Rows, centers: Centers, max_iter: int = 100, tol: float = 1e-4) 
         return rows.fold(kmeans.lloyd_block, _merge, sets)
 
     return kmeans.lloyd(fold, {0: centers}, max_iter, tol)[0]
+
+
+def _best_start(seed: int, sample: Centers, k: int, n_init: int) -> Centers:
+    return restarts(sample, [k], n_init=n_init, keep=1, seed=seed)[k][0]
 
 
 def _merge(a: Mapping[int, kmeans.LloydState], b: Mapping[int, kmeans.LloydState]) -> dict[int, kmeans.LloydState]:

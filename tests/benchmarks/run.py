@@ -40,6 +40,7 @@ OURS: dict[str, dict[str, list[str]]] = {
     "kmeans": {
         "ours, 6 passes": [*_MATHEMATICS, "kmeans", "{data}", "d=100", "k={k}", "passes=6"],
         "ours, 100 passes": [*_MATHEMATICS, "kmeans", "{data}", "d=100", "k={k}", "passes=100"],
+        "ours in memory, 12 passes": [*_MATHEMATICS, "estimator", "{data}", "k={k}", "passes=12"],
     },
     "route": {"ours, everything stored": [*_MATHEMATICS, "route", "{data}"]},
     "store": {"ours, from the store": [*_MATHEMATICS, "store", "{data}", "k_max={k_max}"]},
