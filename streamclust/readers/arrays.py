@@ -20,6 +20,7 @@ _OPENERS: dict[str, Callable[[Path], dict[str, Source]]] = {
     ".npz": open_npz,
     ".npy": lambda path: {"": open_npy(path)},
     ".parquet": lambda path: {**open_foreign(path, "parquet")},
+    ".zarr": lambda path: {**open_foreign(path, "zarr")},
     ".h5": lambda path: {**open_foreign(path, "hdf5")},
     ".hdf5": lambda path: {**open_foreign(path, "hdf5")},
 }

@@ -103,7 +103,8 @@ def fingerprint(path: Path) -> Fingerprint:
 
 def _run(path: Path, verb: str, kind: str, key: str, seconds: int) -> Iterator[bytes]:
     """What the other process writes, in pieces; then its error, if it ended with one."""
-    command = [sys.executable, "-m", "streamclust.readers.foreign.child", verb, kind, str(path.absolute()), key]
+    # -P: the folder that somebody happens to stand in is no place to import from.
+    command = [sys.executable, "-P", "-m", "streamclust.readers.foreign.child", verb, kind, str(path.absolute()), key]
     quiet = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     bounds = {"STREAMCLUST_READER": f"{MEMORY_BYTES} {seconds}", "ARROW_DEFAULT_MEMORY_POOL": "system"}
     env = os.environ | quiet | bounds | {"HDF5_PLUGIN_PRELOAD": "::"}  # no plug-ins
