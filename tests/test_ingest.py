@@ -12,8 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import zarr
 import zarr.storage._local as zarr_files
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -242,6 +246,30 @@ def test_the_same_rows_under_another_name_or_in_another_container_are_once(tmp_p
     assert contents(open_store(job.store.path)) == before
     assert open_store(job.store.path).snapshot.number == 1
     assert_tidy(later.store)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "parquet", "h5", "zarr"])
+def test_other_formats_are_the_same_batch(tmp_path, case, suffix):
+    X = case.descriptors["osnet"].read(0, 90)
+    folder = write_case(tmp_path / "other", {"osnet": X, "vdc": case.descriptors["vdc"].read(0, 90)})
+    path = folder / "descriptors" / "osnet.npy"
+    path.unlink()
+    path = path.with_suffix(f".{suffix}")
+    match suffix:
+        case "npz":
+            np.savez_compressed(path, X)
+        case "parquet":
+            pq.write_table(pa.table({f"f{i}": X[:, i] for i in range(6)}), path)
+        case "h5":
+            with h5py.File(path, "w") as file:
+                file["x"] = X
+        case "zarr":
+            zarr.create_array(path, shape=X.shape, chunks=(16, 6), dtype="f4")[:] = X
+    job, name = ingested(tmp_path / "s", open_case(folder), 200)
+    assert ingested(tmp_path / "s", case, 200)[1] == name
+    assert ingested(tmp_path / "s", open_case(folder), 200)[1] == name
+    job.store.sweep()
+    assert_tidy(job.store)
 
 
 @pytest.mark.parametrize("change", ["row", "paths", "descriptor"])
