@@ -14,6 +14,7 @@ Doubles = NDArray[np.float64]
 Integers = NDArray[np.integer[Any]]
 
 _TILE = 4096
+_ROUNDING = 16 * float(np.finfo(np.float64).eps)
 PLATEAU = 0.05
 
 
@@ -147,10 +148,11 @@ def davies_bouldin(state: DaviesState, means: Float) -> float:
     if not 2 <= clusters < rows:
         return float("nan")
     spread = state.distances[full] / state.counts[full]
-    apart = squareform(pdist(means[full].astype(np.float64)))
+    means = means[full].astype(np.float64)
+    apart = squareform(pdist(means))
     if np.allclose(spread, 0) or np.allclose(apart, 0):
         return 0.0
-    apart[apart == 0] = np.inf
+    apart[apart <= _ROUNDING * np.abs(means).max()] = np.inf  # one place: how far apart rounding puts them says nothing
     return float(np.mean(((spread[:, None] + spread) / apart).max(axis=1)))
 
 
