@@ -364,6 +364,7 @@ class DiskFull:
         return maybe
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_at_any_write_leaves_the_store_as_it_was(tmp_path):
     """And once there is room the same process ends as if nothing had happened."""
     case = open_case(write_case(tmp_path / "case", {"osnet": random_rows(1, 40, 4)}))

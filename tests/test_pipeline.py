@@ -39,6 +39,7 @@ def test_a_case_without_pictures(tmp_path):
     assert not (page.parent / "sheets").exists()
 
 
+@pytest.mark.slow
 def test_loose_pictures_that_went_away_and_a_batch_not_yet_scored(tmp_path):
     """A report of what is known: placeholders for pictures, and nothing of rows that nobody scored."""
     of = matrices(2, 300, {"a": 8})["a"]

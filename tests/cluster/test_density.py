@@ -162,6 +162,7 @@ def test_optics_noise_of_real_vehicles_from_halves_is_that_of_all_rows(name):
     assert found.reliable
 
 
+@pytest.mark.slow
 def test_optics_noise_of_a_real_map_from_two_in_a_hundred_rows():
     with np.load(shared_data("maps/arxiv_ml.npz")) as arrays:
         X = arrays["X"].astype(np.float32)

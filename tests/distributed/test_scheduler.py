@@ -22,6 +22,7 @@ def clients(dask_scheduler):
     return [name for name in dask_scheduler.clients if name.startswith("Client-")]
 
 
+@pytest.mark.slow
 def test_a_run_on_a_cluster_gives_the_same_bytes(running, case, toml, finished, tmp_path):
     store = tmp_path / "s"
     code, out, err = run(tmp_path, "run", store, case, *toml, "--scheduler", running.address, "--quiet")

@@ -61,6 +61,7 @@ def secured(files, tmp_path_factory, orders):
         yield found
 
 
+@pytest.mark.slow
 def test_the_same_bytes_over_tls(secured, files, case, toml, ingested, tmp_path):
     assert secured.address.startswith("tls://")
     command = ("ingest", tmp_path / "s", case, *toml, "--scheduler", secured.address, "--quiet")

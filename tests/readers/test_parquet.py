@@ -32,7 +32,9 @@ def columns(x: np.ndarray) -> pa.Table:
     return pa.table({f"f{i}": x[:, i] for i in range(x.shape[1])})
 
 
-@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i1", "u8", "?"])
+@pytest.mark.parametrize(
+    "dtype", ["f4", *(pytest.param(d, marks=pytest.mark.slow) for d in ("f2", "f8", "i1", "u8", "?"))]
+)
 def test_three_layouts(tmp_path: Path, dtype: str) -> None:
     """Lists beside other columns, several row groups, every block."""
     x = some_array(np.random.default_rng(0), 50, 7, dtype)

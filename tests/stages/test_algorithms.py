@@ -140,6 +140,7 @@ def test_the_same_by_any_number_of_workers(fitted, tmp_path):
             np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_a_day_is_labelled_by_the_frozen_models_and_a_refit_makes_new_ones(tmp_path):
     X = rows_of()
     with no_fsync():

@@ -136,6 +136,7 @@ def test_the_same_bytes_by_any_executor_and_in_any_groups(fitted, tmp_path, exec
     assert ours == theirs
 
 
+@pytest.mark.slow
 def test_a_day_a_refit_a_consensus_and_the_page(tmp_path):
     X = rows_of()
     with no_fsync():

@@ -391,6 +391,7 @@ def test_names_need_a_fitted_store(tmp_path):
         name_cluster(job.store, "a", 0, "x")
 
 
+@pytest.mark.slow
 def test_everything_shown_bears_the_ids_that_stay(grown):
     """Exports, the report and its sheets; and a fit on a fitted store is a refit."""
     store = grown.store

@@ -25,7 +25,6 @@ SETTINGS = small(algorithms__also=["mixture", "agglomerative"], algorithms__k="o
 QUICK = [
     (PUBLISH, 4, "before"),
     ("streamclust.stages.fused:flag_block", 1, "after"),
-    (PUBLISH, 17, "after"),
 ]
 REST = [
     (PUBLISH, k, when)

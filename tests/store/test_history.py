@@ -109,6 +109,7 @@ def apply(store, operation, number, i):
         assert operation in {"restore", "back"}
 
 
+@pytest.mark.slow
 def test_the_day_again_after_a_rollback_is_as_it_was_the_first_time(tmp_path):
     job = work(tmp_path / "s", day_case(tmp_path, 0, DAYS[0]))
     number, cases = (
@@ -129,6 +130,7 @@ def test_the_day_again_after_a_rollback_is_as_it_was_the_first_time(tmp_path):
     assert verify(job.store.path, Serial()).damage == ()
 
 
+@pytest.mark.slow
 def test_what_is_forgotten_goes_from_batches_that_were_rolled_back_too_and_does_not_come_back(tmp_path):
     job = work(tmp_path / "s", day_case(tmp_path, 0, DAYS[0]))
     number = job.store.snapshot.number

@@ -200,6 +200,7 @@ def test_any_number_of_workers_finds_the_same(copied):
     assert one == other
 
 
+@pytest.mark.slow
 def test_objects_that_waited_as_a_proposal_are_sound(tmp_path):
     from streamclust.ingest import ingest
     from streamclust.readers.case import open_case
