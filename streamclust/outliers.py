@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamclust.cluster.core_distances import lifted, lowered
+from streamclust.cluster.distances import lifted, lowered
 from streamclust.errors import InputError
 
 if TYPE_CHECKING:

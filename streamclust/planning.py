@@ -15,6 +15,7 @@ TILE_BYTES = 96 * 2**20  # scratch of a tiled GEMM and its selection, per worker
 WIDE = 4096
 EM_BYTES = 64 * 2**20  # of sums of mixtures in one read: with full covariances a read is little beside the arithmetic
 UNPACK_BYTES = PROCESS_BYTES + 768 * 2**20  # this process and what the one that reads a foreign format may allocate
+_SIGHT_BYTES = 68  # of a row and a vote: eight neighbours and their distances, and a cluster
 _GRIDS = 2 * (2 * 2048**2 + 31 * 1024**2) * 4  # the count grids of one map, and what a day adds to them
 KEPT = 0.3  # components for 90 % of the variance as a share of d, where nothing is fitted yet
 
@@ -238,10 +239,11 @@ _FURTHER = {"mixture": _mixture, "agglomerative": _agglomerative}
 def _outliers(name: str, shape: Shape, settings: Settings, workers: int) -> Step:
     o, p = settings.outliers, shape.components
     rows = min(shape.n, o.noise_rows * o.noise_votes, settings.ingest.sample_rows)
-    # A noise fit holds a few float64 matrices of subsample x subsample distances' worth of neighbours.
-    held = 3 * rows * p * 4 + min(o.noise_rows, shape.n) ** 2 * 8 + rows * p * 8
+    # Each vote holds the distances within its subsample while HDBSCAN's tree is found.
+    held = 5 * rows * p * 4 + max(2, min(workers, o.noise_votes)) * min(o.noise_rows, shape.n) ** 2 * 4
     peak = PROCESS_BYTES + held + workers * (2 * _reduced_block(shape) + TILE_BYTES)
-    return Step(f"{name}: outliers", 4, 4 * shape.n * p * 4, shape.n * 40, peak)
+    seen = shape.n * o.noise_votes * _SIGHT_BYTES  # left by the look at all rows for their verdicts
+    return Step(f"{name}: outliers", 4, 2 * shape.n * p * 4 + seen, shape.n * 40 + seen, peak)
 
 
 def _map(name: str, shape: Shape, settings: Settings, workers: int) -> Step:

@@ -6,13 +6,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from streamclust.cluster.core_distances import among, lifted, lowered, squared_distances, tiles
+from streamclust.cluster.distances import among, lifted, lowered, squared_distances, tiles
+from streamclust.cluster.nearest import Nearest
 from streamclust.cluster.spanning_tree import dbscan_labels, hdbscan_labels, spanning_tree
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from numpy.typing import NDArray
 
-_NEAREST = 5  # sampled neighbours from which the core distance of another row is estimated
+    # some rows and some sampled rows, by number -> parts of the rows, and their squared distances to the sampled ones
+    SquaresTo = Callable[[NDArray[np.intp], NDArray[np.intp]], Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]]
+
+NEIGHBOURS = 5  # sampled neighbours from which the core distance of another row is estimated
 _FAR = float(np.finfo(np.float32).max)
 
 
@@ -26,49 +32,40 @@ class Vote(NamedTuple):
     coefficients: NDArray[np.float64]
 
 
-def fit_optics(
-    S: NDArray[np.float32], core_distance: NDArray[np.float32], eps: float, quantile: float, radius: float
-) -> Vote:
+def fit_optics(near: Nearest, core_distance: NDArray[np.float32], eps: float, quantile: float, radius: float) -> Vote:
     """Core rows by their known core distances, and the estimate of that of rows outside the subsample.
 
     The estimate is a least-squares fit in logs on the sampled rows, each left out of its own neighbours. Its limit
     is the quantile that eps is of the core distances, so that as many rows are estimated to be core as there are.
     """
-    label: NDArray[np.int32] = np.zeros(len(S), np.int32)
-    coefficients: NDArray[np.float64] = np.zeros(_NEAREST + 1)
-    if len(S) <= 2 * (_NEAREST + 1):
+    m = len(core_distance)
+    label: NDArray[np.int32] = np.zeros(m, np.int32)
+    coefficients: NDArray[np.float64] = np.zeros(NEIGHBOURS + 1)
+    if m <= 2 * (NEIGHBOURS + 1):
         return Vote(core_distance, core_distance <= eps, label, np.array([eps, -np.inf, radius]), coefficients)
-    features = np.empty((len(S), _NEAREST + 1))
-    for tile, squares in among(S, _FAR, most=512):
-        features[tile] = _features(squares, core_distance, radius)
+    features = _features(near, core_distance, radius)
     log_core = np.log(np.maximum(core_distance, radius))
     coefficients = np.asarray(np.linalg.lstsq(features, log_core, rcond=None)[0], np.float64)
     limit = float(np.quantile(features @ coefficients, quantile))
     return Vote(core_distance, core_distance <= eps, label, np.array([eps, limit, radius]), coefficients)
 
 
-def _features(squares: NDArray[np.float32], core_distance: NDArray[np.float32], radius: float) -> NDArray[np.float64]:
-    """(n, 6) logs of the distances to the 1st, 2nd and 5th sampled row, of the core distances of those, and 1.
-
-    Changes ``squares``. Five passes of argmin are faster than one argpartition at thousands of columns.
-    """
-    rows, found = np.arange(len(squares)), []
-    for _ in range(_NEAREST):
-        j = np.argmin(squares, axis=1)
-        found.append((j, squares[rows, j].astype(np.float64)))
-        squares[rows, j] = _FAR
-    log_core = np.log(np.maximum(core_distance, radius)).astype(np.float64)
-    distances = [0.5 * np.log(np.maximum(found[i][1], radius**2)) for i in (0, 1, _NEAREST - 1)]
-    around = np.mean([log_core[j] for j, _ in found], axis=0)
-    return np.column_stack([*distances, around, log_core[found[0][0]], np.ones(len(squares))])
+def _features(near: Nearest, core_distance: NDArray[np.float32], radius: float) -> NDArray[np.float64]:
+    """(n, 6) logs of the distances to the 1st, 2nd and 5th sampled row, of the core distances of those, and 1."""
+    log_core = np.log(np.maximum(core_distance, radius)).astype(np.float64)[near.columns[:, :NEIGHBOURS]]
+    squares = near.squares[:, [0, 1, NEIGHBOURS - 1]].astype(np.float64)
+    distances = 0.5 * np.log(np.maximum(squares, radius**2))
+    return np.column_stack([distances, log_core.mean(axis=1), log_core[:, 0], np.ones(len(squares))])
 
 
-def optics_labels(S: NDArray[np.float32], anchor: NDArray[np.bool_], quantile: float, k: int) -> NDArray[np.int32]:
+def optics_labels(
+    S: NDArray[np.float32], near: Nearest, anchor: NDArray[np.bool_], quantile: float, k: int
+) -> NDArray[np.int32]:
     """OPTICS' clusters (``cluster_method="dbscan"``) within one subsample; other rows get the nearest one's."""
     label = np.zeros(len(S), np.int32)
     if len(S) <= k:
         return label
-    core = _own_core(S, k - 1)
+    core = np.sqrt(near.squares[:, k - 2])
     eps = float(np.quantile(core, quantile))
     found = dbscan_labels(spanning_tree(S, core), core, eps)
     clustered = np.flatnonzero(found >= 0)
@@ -81,38 +78,46 @@ def optics_labels(S: NDArray[np.float32], anchor: NDArray[np.bool_], quantile: f
     return label
 
 
-def _own_core(S: NDArray[np.float32], k: int) -> NDArray[np.float32]:
-    """The distance of each row to its k-th other row within the subsample."""
-    core = np.empty(len(S), np.float32)
-    for tile, squares in among(S, _FAR):
-        core[tile] = np.sqrt(np.partition(squares, k - 1, axis=1)[:, k - 1])
-    return core
-
-
 def judge_optics(
-    vote: Vote, squares: NDArray[np.float32], own: NDArray[np.int64]
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.intp]]:
+    vote: Vote, near: Nearest, own: NDArray[np.int64], squares_to: SquaresTo
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int32]]:
+    """Of n rows with these nearest sampled rows, ``own`` of which they are themselves or -1: noise, proven none, label.
+
+    squares_to : gives all distances of some of the rows to some sampled rows, where the nearest do not settle it.
+    """
     eps, limit, radius = vote.threshold
-    blocked = np.where(vote.anchor, np.float32(0), _FAR)
-    anchor = np.argmin(np.maximum(squares, blocked), axis=1)
-    rows = np.arange(len(squares))
-    near = vote.anchor[anchor] & (squares[rows, anchor] <= eps**2)
-    noise = ~near
+    square, anchor = _nearest_core(vote, near, squares_to)
+    proven = square <= eps**2
+    noise = ~proven
     # only rows outside the subsample and far from its core rows need the estimate
     unknown = np.flatnonzero(noise & (own < 0))
     if len(unknown) and np.isfinite(limit):
-        estimate = _features(squares[unknown], vote.core_distance, radius) @ vote.coefficients
-        noise[unknown] = estimate > limit
-    return noise, near, anchor
+        around = Nearest(near.squares[unknown], near.columns[unknown])
+        noise[unknown] = _features(around, vote.core_distance, radius) @ vote.coefficients > limit
+    return noise, proven, vote.label[anchor]
 
 
-def fit_hdbscan(S: NDArray[np.float32], k: int, min_cluster_size: int) -> Vote:
+def _nearest_core(vote: Vote, near: Nearest, squares_to: SquaresTo) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    """The squared distance to the nearest core row, infinite where there is none, and which it is."""
+    rows, listed = np.arange(len(near.squares)), vote.anchor[near.columns]
+    first = np.argmax(listed, axis=1)
+    square = np.where(listed[rows, first], near.squares[rows, first], np.float32(np.inf))
+    anchor = near.columns[rows, first].astype(np.intp)
+    core = np.flatnonzero(vote.anchor)
+    if len(core):
+        for part, squares in squares_to(np.flatnonzero(np.isinf(square)), core):
+            best = np.argmin(squares, axis=1)
+            square[part], anchor[part] = squares[np.arange(len(part)), best], core[best]
+    return square, anchor
+
+
+def fit_hdbscan(S: NDArray[np.float32], near: Nearest, k: int, min_cluster_size: int) -> Vote:
     """HDBSCAN on one subsample, and per cluster the mutual reachability that best tells its members from noise."""
     label = np.full(len(S), -1, np.int32)
-    coefficients, core = np.zeros(_NEAREST + 1), np.zeros(len(S), np.float32)
+    coefficients, core = np.zeros(NEIGHBOURS + 1), np.zeros(len(S), np.float32)
     if len(S) <= max(k, min_cluster_size):
         return Vote(core, label >= 0, label, np.array([-np.inf]), coefficients)
-    core = _own_core(S, k)
+    core = np.sqrt(near.squares[:, k - 1])
     label = hdbscan_labels(spanning_tree(S, core), min_cluster_size)
     anchor = label >= 0
     reach, nearest = np.empty(len(S), np.float32), np.zeros(len(S), np.intp)
@@ -142,17 +147,18 @@ def _reach(
 
 
 def judge_hdbscan(
-    vote: Vote, k: int, squares: NDArray[np.float32], own: NDArray[np.int64]
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.intp]]:
-    none = np.zeros(len(squares), bool)
+    vote: Vote, k: int, squares: NDArray[np.float32], near: Nearest, own: NDArray[np.int64]
+) -> NDArray[np.int32]:
+    """(n,): the cluster that each row of (n, m) squared distances joins, or ``~`` the nearest one where it is noise."""
     if not vote.anchor.any():
-        return ~none, none, np.zeros(len(squares), np.intp)
+        return np.full(len(squares), -1, np.int32)
     reach, nearest = _reach(squares, vote.core_distance, vote.anchor)
-    limit = vote.threshold[vote.label[nearest]]
-    # its own core distance is within the limit where k sampled rows are: a count is faster than a partition
-    within = np.count_nonzero(squares <= np.square(limit, dtype=np.float32)[:, None], axis=1)
-    noise = (reach > limit) | (within < k)
+    joined = vote.label[nearest]
+    limit = vote.threshold[joined]
+    # its own core distance is within the limit where k sampled rows are
+    noise = (reach > limit) | (near.squares[:, k - 1] > np.square(limit, dtype=np.float32))
     sampled = np.flatnonzero(own >= 0)
-    noise[sampled] = vote.label[own[sampled]] < 0
-    nearest[sampled] = np.where(noise[sampled], nearest[sampled], own[sampled])
-    return noise, none, nearest
+    known = vote.label[own[sampled]]
+    noise[sampled] = known < 0
+    joined[sampled] = np.where(known < 0, joined[sampled], known)
+    return np.where(noise, ~joined, joined)

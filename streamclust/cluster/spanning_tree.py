@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamclust.cluster.core_distances import among
+from streamclust.cluster.distances import among
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

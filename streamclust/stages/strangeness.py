@@ -10,14 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamclust import quantiles
-from streamclust.cluster import core_distances, density
 from streamclust.cluster.agreement import vote_agreement, vote_counts
+from streamclust.cluster.density import NoiseModel, Votes, decide
+from streamclust.cluster.voters import Voters, draw_voters
 from streamclust.evidence import MEASURES
 from streamclust.job import Job, fingerprint
 from streamclust.outliers import SubsampledDensity, fit_density, score_density
 from streamclust.quantiles import QuantileSketch
 from streamclust.stages.labels import NO_VALUE, LabelWriter, labels_name, unlabelled, up_to_date
-from streamclust.stages.reduced import Sample, load_sample, read_valid, reduced_rows
+from streamclust.stages.reduced import load_sample, read_valid, reduced_rows
+from streamclust.stages.sight import fit_noise, sight
 from streamclust.store.draft import Draft
 from streamclust.store.rows import Rows
 from streamclust.store.store import Batch, Store
@@ -39,7 +41,7 @@ class Measures:
     """What was fitted on one descriptor."""
 
     local: SubsampledDensity
-    noise: Mapping[Method, density.NoiseModel]
+    noise: NoiseModel
 
 
 @dataclass(frozen=True)
@@ -64,13 +66,16 @@ def measure(job: Job, projection: str, clustering: str) -> str:
     known = up_to_date(job, "model", f"{descriptor}/strangeness", wanted)
     if known is not None:
         return known
-    sample = load_sample(store, projection)
-    with job.journal.stage(f"{descriptor}: fit outliers", n):
-        model = _fit(job, sample, [rows for rows in addresses if rows.batch in entry.attributes["batches"]], n)
     name = f"models/{descriptor}-strangeness-{store.snapshot.number + 1:06d}"
-    with job.journal.stage(f"{descriptor}: score outliers", n):
-        writer = LabelWriter(store, name, addresses, WRITTEN, fingerprint(wanted, "labels"))
-        seen = job.executor.fold(add_measures, writer.addresses, merge_seen, model, run=1)
+    scratch = store.draft(f"{name}-sight", "scratch", fingerprint(wanted, "sight"))
+    try:
+        with job.journal.stage(f"{descriptor}: fit outliers", n):
+            model, addresses = _fit(job, projection, addresses, scratch)
+        with job.journal.stage(f"{descriptor}: score outliers", n):
+            writer = LabelWriter(store, name, addresses, WRITTEN, fingerprint(wanted, "labels"))
+            seen = job.executor.fold(add_measures, writer.addresses, merge_seen, model, run=1)
+    finally:
+        scratch.discard()
     _publish(job, name, wanted, projection, clustering, model, seen, writer)
     return name
 
@@ -90,64 +95,44 @@ def predict(job: Job, model: str) -> list[str]:
     return sorted({rows.batch for rows in addresses})
 
 
+def _fit(job: Job, projection: str, addresses: list[Rows], scratch: Draft) -> tuple[Measures, list[Rows]]:
+    """What is fitted on the rows of a projection's own batches, and all rows, these with what was seen of them."""
+    o, seed, about = job.settings.outliers, job.settings.seed, job.store.snapshot.entries[projection].attributes
+    sample = load_sample(job.store, projection)
+    local = fit_density(sample.Z, sample.ids, n_subsamples=o.subsamples, subsample_rows=o.subsample_rows, seed=seed)
+    drawn = draw_voters(sample.Z, sample.ids, about["rows"], votes=o.noise_votes, rows=o.noise_rows, seed=seed)
+    fitted = [rows for rows in addresses if rows.batch in about["batches"]]
+    noise, seen = fit_noise(job, drawn, scratch, fitted)
+    return Measures(local, noise), seen + [rows for rows in addresses if rows.batch not in about["batches"]]
+
+
 def _addresses(store: Store, projection: str, clustering: str, batches: Sequence[Batch] | None = None) -> list[Rows]:
     rows = reduced_rows(store, projection, batches, norm="norm", residual="residual")
     return [r.with_arrays(distance=store.array(labels_name(clustering, r.batch), "distance")) for r in rows]
-
-
-def _fit(job: Job, sample: Sample, addresses: list[Rows], n: int) -> Measures:
-    o, seed = job.settings.outliers, job.settings.seed
-    local = fit_density(sample.Z, sample.ids, n_subsamples=o.subsamples, subsample_rows=o.subsample_rows, seed=seed)
-    draw = core_distances.draw_votes(len(sample.ids), votes=o.noise_votes, rows=o.noise_rows, seed=seed)
-    points, ids = sample.Z[draw.rows], sample.ids[draw.rows]
-    core = job.executor.fold(add_core, addresses, core_distances.merge_core, points, ids, run=1)
-    noise = job.executor.map(fit_method, METHODS, points, ids, core, draw, n)
-    return Measures(local, dict(zip(METHODS, noise, strict=True)))
-
-
-def add_core(
-    state: core_distances.CoreState | None, rows: Rows, points: NDArray[np.float32], ids: NDArray[np.int64]
-) -> core_distances.CoreState:
-    """One block's rows into the core distances of the sampled rows."""
-    Z, valid = read_valid(rows)
-    found = core_distances.core_block(points, ids, Z, rows.ids[valid])
-    return found if state is None else core_distances.merge_core(state, found)
-
-
-def fit_method(
-    method: Method,
-    points: NDArray[np.float32],
-    ids: NDArray[np.int64],
-    core: core_distances.CoreState,
-    draw: core_distances.Draw,
-    n: int,
-) -> density.NoiseModel:
-    """One method on every subsample."""
-    return density.fit_noise(points, ids, core, draw, n, method=method)
 
 
 def add_measures(state: Seen | None, rows: Rows, model: Measures) -> Seen:
     """Score one block's rows by every measure and write what later passes need."""
     Z, valid = read_valid(rows)
     ids = rows.ids[valid]
-    verdicts = dict(zip(model.noise, density.assign_all(list(model.noise.values()), Z, ids), strict=True))
-    values: dict[str, NDArray[Any]] = {"score": score_density(model.local, Z, ids)}
+    *found, twins = decide(model.noise, Z, ids, sight(rows, valid, Z, model.noise))
+    verdicts = dict(zip(METHODS, found, strict=True))
+    values: dict[str, NDArray[Any]] = {"score": score_density(model.local, Z, ids), "near_duplicates": twins}
     for method, verdict in verdicts.items():
         values[method], values[f"{method}_noise"] = verdict.label, verdict.share
-    values["near_duplicates"] = verdicts["optics"].near_duplicates
     for name, mine in values.items():
         every = np.full(len(rows), NO_VALUE if WRITTEN[name] is np.int32 else np.nan, WRITTEN[name])
         every[valid] = mine
         rows.write(name, every)
     measured = values | {"density": values["score"], "centre_distance": rows.read("distance")[valid]}
     measured |= {"reconstruction_error": rows.read("residual")[valid], "norm": rows.read("norm")[valid]}
-    found = Seen(
+    seen = Seen(
         {name: quantiles.sketch_block(measured[name]) for name in MEASURES},
         {method: vote_counts(verdict.votes) for method, verdict in verdicts.items()},
         {method: int(verdict.noise.sum()) for method, verdict in verdicts.items()},
         len(Z),
     )
-    return found if state is None else merge_seen(state, found)
+    return seen if state is None else merge_seen(state, seen)
 
 
 def merge_seen(a: Seen, b: Seen) -> Seen:
@@ -174,8 +159,10 @@ def _publish(
     descriptor = store.snapshot.entries[projection].attributes["descriptor"]
     draft = store.draft(name, "model", wanted)
     _write_parts(draft, "density", model.local)
-    for method, noise in model.noise.items():
-        _write_parts(draft, method, noise)
+    _write_parts(draft, "voters", model.noise.voters)
+    for method in METHODS:
+        _write_parts(draft, method, getattr(model.noise, method))
+    draft.write("radius", np.asarray(model.noise.radius))
     for measured, sketch in seen.sketches.items():
         for part, values in quantiles.to_arrays(quantiles.compact(sketch)).items():
             draft.write(f"sketches/{measured}/{part}", values)
@@ -184,7 +171,7 @@ def _publish(
         "descriptor": descriptor,
         "parents": [projection, clustering],
         "rows": seen.rows,
-        "noise": {method: _reliability(model.noise[method], seen, method) for method in METHODS},
+        "noise": {method: _reliability(getattr(model.noise, method), seen, method) for method in METHODS},
         "snapshot": store.snapshot.number,
     }
     drafts = writer.finish(f"{descriptor}/strangeness", _columns(descriptor))
@@ -197,34 +184,30 @@ def _columns(descriptor: str) -> dict[str, str]:
 
 
 def _write_parts(draft: Draft, room: str, model: Any) -> None:
-    """Every field but names; () becomes (1,)."""
+    """Every field; () becomes (1,)."""
     for field in fields(model):
-        value = getattr(model, field.name)
-        if not isinstance(value, str):
-            draft.write(f"{room}/{field.name}", np.asarray(value))
+        draft.write(f"{room}/{field.name}", np.asarray(getattr(model, field.name)))
 
 
 def load_measures(store: Store, model: str) -> Measures:
     """What was fitted on one descriptor, as stored."""
 
     def parts(room: str, kind: Any) -> dict[str, NDArray[Any]]:
-        return {f.name: store.read(model, f"{room}/{f.name}") for f in fields(kind) if f.name != "method"}
+        return {f.name: store.read(model, f"{room}/{f.name}") for f in fields(kind)}
 
-    local = parts("density", SubsampledDensity)
-    noise = {}
-    for method in METHODS:
-        found = parts(method, density.NoiseModel)
-        k, radius, fraction = (found.pop(name)[0] for name in ("neighbour", "radius", "fraction"))
-        noise[method] = density.NoiseModel(
-            method, **found, neighbour=int(k), radius=float(radius), fraction=float(fraction)
-        )
-    return Measures(SubsampledDensity(**local | {"scale": local["scale"][0]}), noise)
+    local, drawn = parts("density", SubsampledDensity), parts("voters", Voters)
+    fraction, radius = float(drawn.pop("fraction")[0]), float(store.read(model, "radius")[0])
+    hdbscan, optics = (Votes(**parts(method, Votes)) for method in METHODS)
+    return Measures(
+        SubsampledDensity(**local | {"scale": local["scale"][0]}),
+        NoiseModel(Voters(**drawn, fraction=fraction), hdbscan, optics, radius),
+    )
 
 
-def _reliability(model: density.NoiseModel, seen: Seen, method: Method) -> dict[str, Any]:
+def _reliability(votes: Votes, seen: Seen, method: Method) -> dict[str, Any]:
     """Share of noise, clusters, and how far the votes agree with one another, in numbers and in words."""
     found = vote_agreement(seen.agreed[method])
-    share, clusters = seen.noise[method] / max(seen.rows, 1), int(model.label[0].max(initial=-1)) + 1
+    share, clusters = seen.noise[method] / max(seen.rows, 1), int(votes.label[0].max(initial=-1)) + 1
     if np.isnan(found.share):
         word, said = "fair", "One subsample holds every sampled row, so there is no second vote to compare with."
     else:

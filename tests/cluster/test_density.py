@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,11 +13,15 @@ from sklearn.cluster import DBSCAN, OPTICS
 from sklearn.neighbors import NearestNeighbors
 
 from streamclust.cluster import agreement as agree
-from streamclust.cluster import core_distances as cd
-from streamclust.cluster.density import NoiseModel, NoiseVerdicts, assign_noise, fit_noise
+from streamclust.cluster import density, voters
+from streamclust.cluster.density import NoiseModel, NoiseVerdicts
+from streamclust.cluster.nearest import nearest
 from streamclust.errors import InputError
 from tests.conftest import shared_data
 from tests.real import vehicles
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def islands(seed: int, n: int, p: int = 2) -> np.ndarray:
@@ -24,23 +31,47 @@ def islands(seed: int, n: int, p: int = 2) -> np.ndarray:
     return X
 
 
-def propagated(
-    X: np.ndarray, method: str, *, rows: int = 5000, votes: int = 3, block: int = 20_000, **kwargs: object
-) -> tuple[NoiseModel, NoiseVerdicts]:
-    ids = np.arange(len(X)) * 2 + 5
-    draw = cd.draw_votes(len(X), rows=rows, votes=votes, seed=0)
-    points, point_ids = X[draw.rows], ids[draw.rows]
-    core = cd.core_identity(len(points), cd.MIN_SAMPLES)
-    for at in range(0, len(X), block):
-        core = cd.merge_core(core, cd.core_block(points, point_ids, X[at : at + block], ids[at : at + block]))
-    model = fit_noise(points, point_ids, core, draw, len(X), method=method, **kwargs)
-    return model, assign_noise(model, X, ids)
+def verdicts(model: NoiseModel, X: np.ndarray, ids: np.ndarray) -> dict[str, NoiseVerdicts]:
+    hdbscan, optics, _ = density.decide(model, X, ids, density.look(model.voters, model.hdbscan, X, ids))
+    return {"hdbscan": hdbscan, "optics": optics}
+
+
+def near_duplicates(model: NoiseModel, X: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    return density.decide(model, X, ids, density.look(model.voters, model.hdbscan, X, ids))[2]
+
+
+def ids_of(X: np.ndarray) -> np.ndarray:
+    return np.arange(len(X)) * 2 + 5
+
+
+def core_distances(
+    drawn: voters.Voters, X: np.ndarray, ids: np.ndarray, cuts: Sequence[int], k: int = voters.MIN_SAMPLES
+) -> np.ndarray:
+    """Over all blocks, each from the state of no rows."""
+    around = [voters.surroundings(S, k) for S in drawn.points]
+    hdbscan = density.stacked(drawn, [density.fit_hdbscan_vote(v, drawn)[1] for v in range(len(drawn.ids))])
+    parts = [voters.core_identity(around, k)]
+    for block, block_ids in zip(np.split(X, cuts), np.split(ids, cuts), strict=True):
+        parts.append(voters.core_identity(around, k))
+        density.look(drawn, hdbscan, block, block_ids, parts[-1])
+    return reduce(voters.merge_core, parts)
+
+
+def fitted(
+    X: np.ndarray, *, rows: int = 5000, votes: int = 3, block: int = 20_000, eps_quantile: float = 0.9
+) -> NoiseModel:
+    ids = ids_of(X)
+    drawn = voters.draw_voters(X, ids, len(X), rows=rows, votes=votes, seed=0)
+    found = [density.fit_hdbscan_vote(v, drawn) for v in range(len(drawn.ids))]
+    core = core_distances(drawn, X, ids, range(block, len(X), block))
+    optics, radius = density.fit_optics_votes(drawn, [near for near, _ in found], core, eps_quantile=eps_quantile)
+    return NoiseModel(drawn, density.stacked(drawn, [vote for _, vote in found]), optics, radius)
 
 
 def optics_on_all_rows(X: np.ndarray, quantile: float = 0.9) -> tuple[np.ndarray, float]:
-    nearest = NearestNeighbors(n_neighbors=cd.MIN_SAMPLES).fit(X).kneighbors(X)[0][:, -1]
+    nearest = NearestNeighbors(n_neighbors=voters.MIN_SAMPLES).fit(X).kneighbors(X)[0][:, -1]
     eps = float(np.quantile(nearest, quantile))
-    optics = OPTICS(min_samples=cd.MIN_SAMPLES, cluster_method="dbscan", eps=eps, max_eps=eps)
+    optics = OPTICS(min_samples=voters.MIN_SAMPLES, cluster_method="dbscan", eps=eps, max_eps=eps)
     return optics.fit(X).labels_ < 0, eps
 
 
@@ -50,38 +81,64 @@ def test_core_distances_over_any_blocks_are_those_over_all_rows(seed, n, p, cuts
     X, rng = islands(seed, n, p), np.random.default_rng(seed)
     X[: n // 4] = X[0]  # duplicates
     ids = rng.permutation(5 * n)[:n]
-    chosen = rng.choice(n, n // 2, replace=False)
-    state = cd.core_identity(len(chosen), 10)
-    for block, block_ids in zip(np.split(X, sorted(cuts)), np.split(ids, sorted(cuts)), strict=True):
-        before = state.distances.copy()
-        merged = cd.merge_core(cd.core_block(X[chosen], ids[chosen], block, block_ids), state)
-        assert np.array_equal(before, state.distances)
-        state = merged
-    oracle = NearestNeighbors(n_neighbors=10, algorithm="brute").fit(X.astype(np.float64)).kneighbors(X[chosen])[0]
-    # squares of float32 distances cancel to about the square root of its epsilon
-    np.testing.assert_allclose(state.distances, oracle, atol=2e-3 * np.abs(X).max())
-    assert (state.distances[:, 0] == 0).all()
+    drawn = voters.draw_voters(X, ids, n, rows=n // 3, votes=2, seed=seed)
+    found = np.sqrt(core_distances(drawn, X, ids, sorted(cuts)))
+    finder = NearestNeighbors(n_neighbors=10, algorithm="brute").fit(X.astype(np.float64))
+    for distances, points in zip(found, drawn.ids, strict=True):
+        rows = np.argsort(ids)[np.searchsorted(np.sort(ids), points)]
+        # squares of float32 distances cancel to about the square root of its epsilon
+        np.testing.assert_allclose(distances, finder.kneighbors(X[rows])[0], atol=2e-3 * np.abs(X).max())
+        assert (distances[:, 0] == 0).all()
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 10**6), st.integers(1, 60), st.integers(1, 2000), st.integers(1, 12), st.booleans())
+def test_the_nearest_are_those_of_a_full_sort(seed, n, m, count, ties):
+    rng = np.random.default_rng(seed)
+    squares = rng.random((n, m), np.float32)
+    if ties:
+        squares = np.round(squares, 1)
+    found = nearest(squares, count)
+    order = np.argsort(squares, axis=1, kind="stable")[:, :count]
+    assert np.array_equal(found.columns, order)
+    assert np.array_equal(found.squares, np.take_along_axis(squares, order, 1))
+
+
+@pytest.mark.parametrize("remembered", [5, 2000])
+def test_a_verdict_does_not_depend_on_how_many_neighbours_are_remembered(monkeypatch, remembered):
+    X = islands(4, 4000)
+    X[:300] = X[0] + np.random.default_rng(3).normal(size=(300, 2)).astype(np.float32) * 1e-5  # more twins than listed
+    model, ids = fitted(X, rows=1000, eps_quantile=0.5), ids_of(X)
+    usual, twins = verdicts(model, X, ids), near_duplicates(model, X, ids)
+    monkeypatch.setattr(density, "LISTED", remembered)
+    again = verdicts(model, X, ids)
+    assert twins.max() > 100
+    np.testing.assert_array_equal(near_duplicates(model, X, ids), twins)
+    for method, verdict in usual.items():
+        assert np.array_equal(verdict.votes, again[method].votes)
+        assert np.array_equal(verdict.label, again[method].label)
 
 
 def test_optics_on_a_sample_of_all_rows_is_dbscan_extraction_itself():
     X = islands(0, 1500)
-    model, verdicts = propagated(X, "optics")
+    model = fitted(X)
+    judged = verdicts(model, X, ids_of(X))["optics"]
     truth, eps = optics_on_all_rows(X)
-    assert model.exact
-    assert model.threshold[0, 0] == pytest.approx(eps, rel=1e-4)
+    assert model.voters.exact
+    assert model.optics.threshold[0, 0] == pytest.approx(eps, rel=1e-4)
     # OPTICS may leave a border row out that it visits before its first core neighbour; DBSCAN never does
-    assert np.array_equal(verdicts.noise, DBSCAN(eps=eps, min_samples=cd.MIN_SAMPLES).fit(X).labels_ < 0)
-    assert agree.agreement(truth, verdicts.noise).share > 0.998
-    assert np.array_equal(verdicts.label < 0, verdicts.noise)
+    assert np.array_equal(judged.noise, DBSCAN(eps=eps, min_samples=voters.MIN_SAMPLES).fit(X).labels_ < 0)
+    assert agree.agreement(truth, judged.noise).share > 0.998
+    assert np.array_equal(judged.label < 0, judged.noise)
 
 
 @pytest.mark.parametrize("method", ["optics", "hdbscan"])
 def test_a_verdict_depends_on_its_row_only_and_finds_planted_clusters(method):
-    X, ids = islands(1, 3000), np.arange(3000) * 2 + 5
-    model, whole = propagated(X, method, rows=1000)
-    cuts = [1, 700, 701, 2222]
-    parts = [assign_noise(model, x, i) for x, i in zip(np.split(X, cuts), np.split(ids, cuts), strict=True)]
-    for name in ("votes", "noise", "label", "share", "near_duplicates"):
+    X = islands(1, 3000)
+    ids, model = ids_of(X), fitted(X, rows=1000)
+    cuts, whole = [1, 700, 701, 2222], verdicts(model, X, ids)[method]
+    parts = [verdicts(model, x, i)[method] for x, i in zip(np.split(X, cuts), np.split(ids, cuts), strict=True)]
+    for name in ("votes", "noise", "label", "share"):
         joined = np.concatenate([getattr(part, name) for part in parts], axis=-1)
         assert np.count_nonzero(joined != getattr(whole, name)) <= 3  # rows within rounding of a threshold
     island = (X[150:, 0] > 2).astype(int) + (X[150:, 0] > 6)
@@ -94,41 +151,42 @@ def test_a_verdict_depends_on_its_row_only_and_finds_planted_clusters(method):
 def test_near_duplicates_of_a_stuck_camera_are_counted():
     X = np.random.default_rng(2).normal(size=(4000, 8)).astype(np.float32)
     X[:400] = X[0] + np.random.default_rng(3).normal(size=(400, 8)).astype(np.float32) * 1e-4
-    _, verdicts = propagated(X, "optics", rows=1000)
-    assert np.median(verdicts.near_duplicates[:400]) == pytest.approx(400, rel=0.2)
-    assert verdicts.near_duplicates[400:].max() == 0
+    twins = near_duplicates(fitted(X, rows=1000), X, ids_of(X))
+    assert np.median(twins[:400]) == pytest.approx(400, rel=0.2)
+    assert twins[400:].max() == 0
 
 
 @pytest.mark.parametrize("method", ["optics", "hdbscan"])
 @pytest.mark.parametrize("n", [1, 2, 4, 11, 13])
 def test_tiny_and_constant_data_get_a_verdict(method, n):
     for X in (islands(0, n, 3), np.ones((n, 3), np.float32)):
-        model, verdicts = propagated(X, method)
-        assert verdicts.noise.shape == (n,)
-        assert np.isfinite(verdicts.near_duplicates).all()
-        later = assign_noise(model, X + np.float32(1e6), np.arange(n) + 10**6)
-        assert later.noise.all()
+        model = fitted(X)
+        assert verdicts(model, X, ids_of(X))[method].noise.shape == (n,)
+        assert np.isfinite(near_duplicates(model, X, ids_of(X))).all()
+        assert verdicts(model, X + np.float32(1e6), np.arange(n) + 10**6)[method].noise.all()
 
 
 def test_draws_are_seeded_and_disjoint_where_they_can_be():
-    draw = cd.draw_votes(1000, votes=3, rows=200, seed=1)
-    assert len(draw.rows) == 600
-    assert np.array_equal(draw.rows[draw.members], cd.draw_votes(1000, votes=3, rows=200, seed=1).rows[draw.members])
-    assert cd.draw_votes(500, votes=3, rows=200, seed=1).members.shape == (3, 200)
-    assert cd.draw_votes(100, votes=3, rows=200, seed=1).members.shape == (1, 100)
+    def ids(n: int, **kwargs: int) -> np.ndarray:
+        return voters.draw_voters(np.zeros((n, 1), np.float32), np.arange(n)[::-1], n, **kwargs).ids
+
+    drawn = ids(1000, votes=3, rows=200, seed=1)
+    assert len(np.unique(drawn)) == 600
+    assert (np.diff(drawn, axis=1) > 0).all()
+    assert np.array_equal(drawn, ids(1000, votes=3, rows=200, seed=1))
+    assert ids(500, votes=3, rows=200, seed=1).shape == (3, 200)
+    assert ids(100, votes=3, rows=200, seed=1).shape == (1, 100)
     with pytest.raises(InputError):
-        cd.draw_votes(0, seed=1)
+        ids(0, seed=1)
 
 
 def test_settings_are_checked():
     X = islands(0, 100)
-    with pytest.raises(InputError, match="hdbscan or optics"):
-        propagated(X, "dbscan")
     with pytest.raises(InputError, match="eps_quantile"):
-        propagated(X, "optics", eps_quantile=1.5)
-    model, _ = propagated(X, "optics")
-    with pytest.raises(InputError, match="assign_noise"):
-        assign_noise(model, X[:, :1], np.arange(100))
+        fitted(X, eps_quantile=1.5)
+    model = fitted(X)
+    with pytest.raises(InputError, match="look"):
+        density.look(model.voters, model.hdbscan, X[:, :1], np.arange(100))
 
 
 def test_agreement_is_not_fooled_by_a_rare_verdict():
@@ -155,8 +213,8 @@ def test_optics_noise_of_real_vehicles_from_halves_is_that_of_all_rows(name):
     eps = float(np.quantile(NearestNeighbors(n_neighbors=10).fit(X).kneighbors(X)[0][:, -1], 0.9))
     # OPTICS' extraction at eps; the two differ in at most 0.05 % of these rows, and OPTICS takes 5 s
     truth = DBSCAN(eps=eps, min_samples=10).fit(X).labels_ < 0
-    _, verdicts = propagated(X, "optics", rows=len(X) // 2)
-    found = agree.agreement(truth, verdicts.noise)
+    judged = verdicts(fitted(X, rows=len(X) // 2), X, ids_of(X))["optics"]
+    found = agree.agreement(truth, judged.noise)
     assert found.share >= 0.99
     assert found.kappa >= 0.85
     assert found.reliable
@@ -168,11 +226,11 @@ def test_optics_noise_of_a_real_map_from_two_in_a_hundred_rows():
         X = arrays["X"].astype(np.float32)
     eps = float(np.quantile(NearestNeighbors(n_neighbors=10).fit(X).kneighbors(X)[0][:, -1], 0.9))
     truth = DBSCAN(eps=eps, min_samples=10).fit(X).labels_ < 0
-    _, verdicts = propagated(X, "optics", rows=len(X) // 50)
-    found = agree.agreement(truth, verdicts.noise)
+    judged = verdicts(fitted(X, rows=len(X) // 50), X, ids_of(X))["optics"]
+    found = agree.agreement(truth, judged.noise)
     assert found.share >= 0.93
     assert found.kappa >= 0.4  # so sparse a sample does not settle it: the verdict is called unreliable
-    assert not agree.vote_agreement(agree.vote_counts(verdicts.votes)).reliable
+    assert not agree.vote_agreement(agree.vote_counts(judged.votes)).reliable
 
 
 def test_hdbscan_noise_of_real_vehicles_is_reported_with_its_agreement():
@@ -180,8 +238,8 @@ def test_hdbscan_noise_of_real_vehicles_is_reported_with_its_agreement():
 
     X = vehicles()[1]["vdc"]
     truth = hdbscan.HDBSCAN(min_cluster_size=50, min_samples=10, core_dist_n_jobs=1).fit(X).labels_ < 0
-    _, verdicts = propagated(X, "hdbscan", rows=len(X) // 2)
-    found = agree.agreement(truth, verdicts.noise)
+    judged = verdicts(fitted(X, rows=len(X) // 2), X, ids_of(X))["hdbscan"]
+    found = agree.agreement(truth, judged.noise)
     assert found.share > 0.85
     assert found.kappa > 0.6
-    assert not agree.vote_agreement(agree.vote_counts(verdicts.votes)).reliable
+    assert not agree.vote_agreement(agree.vote_counts(judged.votes)).reliable

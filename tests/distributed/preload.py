@@ -29,6 +29,7 @@ TASKS = (
     "streamclust.stages.sweep:chain_block",
     "streamclust.stages.sweep:add_lloyd",
     "streamclust.stages.clusters:add_labels",
+    "streamclust.stages.sight:look_block",
     "streamclust.stages.strangeness:add_measures",
     "streamclust.stages.fused:flag_block",
     "streamclust.stages.maps:place_block",

@@ -41,6 +41,7 @@ REST = [
     ("streamclust.stages.hierarchies:add_spread", 1, "after"),
     ("streamclust.stages.compare:add_counts", 1, "before"),
     ("streamclust.stages.consensus:add_votes", 1, "after"),
+    ("streamclust.stages.sight:look_block", 2, "after"),
     ("streamclust.stages.strangeness:add_measures", 2, "after"),
     ("streamclust.stages.fused:add_judged", 1, "after"),
     ("streamclust.stages.maps:place_block", 2, "after"),
