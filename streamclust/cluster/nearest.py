@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 _GROUPS = 32  # per neighbour sought: the smallest of one group seldom hides another
 
+_MANY = 2**18  # places at a time; only of rows with thousands of twins are there so many
+
 
 class Nearest(NamedTuple):
     """Of n rows: squared distances (n, L) float32, ascending, and (n, L) int32 which sampled rows these are."""
@@ -27,7 +29,12 @@ def nearest(squares: NDArray[np.float32], count: int) -> Nearest:
     """
     n, m = squares.shape
     count = min(count, m)
-    row, column = np.divmod(np.flatnonzero(squares <= _bound(squares, count)[:, None]), m)
+    found = np.flatnonzero(squares <= _bound(squares, count)[:, None])
+    if len(found) > _MANY and n > 1:
+        step = max(1, n * _MANY // len(found))
+        parts = [nearest(squares[start : start + step], count) for start in range(0, n, step)]
+        return Nearest(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+    row, column = np.divmod(found, m)
     first = np.searchsorted(row, np.arange(n))
     place = np.arange(len(row)) - first[row]
     values = np.full((n, place.max(initial=count - 1) + 1), np.inf, np.float32)
