@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from streamclust.errors import ConflictError, DamageError, InputError
+from streamclust.store.form import fault
 
 FORMAT = 1
 CHECKPOINT_EVERY = 100
@@ -170,9 +171,11 @@ def read(log: Path, number: int) -> dict[str, Any]:
             raise InputError(path, found, f"format {FORMAT} or older", "upgrade streamclust")
         if claimed != _digest(document) or document["number"] != number:
             raise DamageError(path, "the manifest does not match its digest", hint="restore it")
+        if wrong := fault(document):
+            raise DamageError(path, f"{wrong} of the manifest is not as streamclust writes it", hint="restore it")
     except FileNotFoundError:
         raise DamageError(path, "the manifest is missing", hint="restore it") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamageError(path, f"the manifest cannot be read ({error})", hint="restore it") from None
     return document | {"digest": claimed}
 

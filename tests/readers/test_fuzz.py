@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from streamclust.errors import InputError
+from streamclust.readers.tables import open_paths
 from tests.readers.opening import matrices
 
 X = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
@@ -57,6 +58,15 @@ ELSEWHERE: dict[str, tuple[str, Callable[[Path], object]]] = {
     "zarr": ("x.zarr", _zarr),
 }
 
+LINES = [f"a/{i}.jpg,{i % 7},{i * 0.37:.3f},2026-01-{i % 28 + 1:02}" for i in range(40)]
+QUOTED = "".join(f'"b, {i}/""q"".jpg","two\nlines"\r\n' for i in range(30))
+TABLES: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "csv": ("x.csv", lambda path: path.write_text("\n".join(["path,camera,speed,day", *LINES, ""]))),
+    "csv without a header": ("x.csv", lambda path: path.write_bytes("\r\n".join(LINES).encode())),
+    "csv quoted": ("x.csv", lambda path: path.write_text(f"path,note\r\n{QUOTED}", "utf-8-sig", newline="")),
+    "csv in Latin-1": ("latin.csv", lambda path: path.write_text("\n".join(f"ü{i}.png" for i in range(30)), "latin-1")),
+}
+
 
 @st.composite
 def mutations(draw: st.DrawFn) -> list[tuple[str, float, bytes]]:
@@ -85,7 +95,22 @@ def mutate(data: bytes, changes: list[tuple[str, float, bytes]]) -> bytes:
     return data
 
 
-def attack(form: tuple[str, Callable[[Path], object]], which: int, changes: list[tuple[str, float, bytes]]) -> None:
+def read_matrices(path: Path) -> None:
+    for source in matrices(path).values():
+        source.read(0, min(source.shape[0], 1000))
+
+
+def read_table(path: Path) -> None:
+    table = open_paths(path, encoding="latin-1" if path.stem == "latin" else "utf-8")
+    table.read(0, table.n)
+
+
+def attack(
+    form: tuple[str, Callable[[Path], object]],
+    which: int,
+    changes: list[tuple[str, float, bytes]],
+    read: Callable[[Path], object] = read_matrices,
+) -> None:
     """One mutated file: read whole, or refused."""
     name, write = form
     with tempfile.TemporaryDirectory() as folder:
@@ -98,8 +123,7 @@ def attack(form: tuple[str, Callable[[Path], object]], which: int, changes: list
         begin = time.monotonic()
         tracemalloc.start()
         try:
-            for source in matrices(path).values():
-                source.read(0, min(source.shape[0], 1000))
+            read(path)
         except InputError as error:
             assert "\n" not in str(error)  # noqa: PT017 - it may as well be read
         finally:
@@ -107,7 +131,7 @@ def attack(form: tuple[str, Callable[[Path], object]], which: int, changes: list
             tracemalloc.stop()
         assert time.monotonic() - begin < SECONDS
         assert peak < 50_000_000
-        shutil.rmtree(Path(folder, f".{name}.unpacked"))
+        shutil.rmtree(Path(folder, f".{name}.unpacked"), ignore_errors=True)
         assert {p: p.stat().st_mtime_ns for p in Path(folder).rglob("*")} == before
 
 
@@ -119,6 +143,13 @@ QUIET = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 @settings(max_examples=60, **QUIET)
 def test_a_short_round(form: str, which: int, changes: list[tuple[str, float, bytes]]) -> None:
     attack(HERE[form], which, changes)
+
+
+@pytest.mark.parametrize("form", TABLES)
+@given(which=st.just(0), changes=mutations())
+@settings(max_examples=60, **QUIET)
+def test_a_short_round_of_tables(form: str, which: int, changes: list[tuple[str, float, bytes]]) -> None:
+    attack(TABLES[form], which, changes, read_table)
 
 
 @pytest.mark.parametrize("form", ELSEWHERE)
