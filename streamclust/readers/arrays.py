@@ -8,6 +8,7 @@ from pathlib import Path
 
 from streamclust.errors import InputError
 from streamclust.readers.foreign import open_foreign
+from streamclust.readers.foreign.helper import together
 from streamclust.readers.npy import open_npy
 from streamclust.readers.npz import open_npz
 from streamclust.readers.pickles import open_pickle
@@ -61,13 +62,15 @@ def open_parts(folder: Path) -> Source:
         raise InputError(folder, "is empty", "a file for each part, such as part-0.npy")
     if len(files) > _MAX_PARTS:
         raise InputError(folder, f"has {len(files):,} files", f"at most {_MAX_PARTS:,} parts", "join some of them")
-    parts = list[Source]()
-    for path in files:
-        found = open_descriptors(path)
-        if len(found) > 1:
-            raise InputError(path, f"holds {len(found)} matrices ({', '.join(sorted(found))[:80]})", "one in each part")
-        parts += found.values()
-    return join(folder, parts)
+    with together():
+        return join(folder, [_part(path) for path in files])
+
+
+def _part(path: Path) -> Source:
+    found = open_descriptors(path)
+    if len(found) > 1:
+        raise InputError(path, f"holds {len(found)} matrices ({', '.join(sorted(found))[:80]})", "one in each part")
+    return next(iter(found.values()))
 
 
 def data_files(folder: Path) -> list[Path]:

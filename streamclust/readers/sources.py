@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from streamclust.errors import BudgetError, HostileFileError, InputError
 from streamclust.readers.files import Fingerprint
+from streamclust.readers.foreign.helper import together
 from streamclust.readers.npy import open_npy
 from streamclust.readers.raw import NoMatrixError
 
@@ -158,7 +159,8 @@ def addressable(source: Source, place: Path) -> ArraySource:
     """
     if isinstance(source, Parts):
         places = (place.with_suffix(".parts") / f"{i}.npy" for i in range(len(source.parts)))
-        return replace(source, parts=tuple(map(addressable, source.parts, places)))
+        with together():
+            return replace(source, parts=tuple(map(addressable, source.parts, places)))
     if not isinstance(source, Stream):
         return source
     if not place.exists():

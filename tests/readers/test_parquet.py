@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import subprocess
 import tracemalloc
 from pathlib import Path
 
@@ -14,6 +16,9 @@ import pytest
 
 from streamclust.errors import InputError
 from streamclust.readers import foreign
+from streamclust.readers.arrays import open_descriptors, open_parts
+from streamclust.readers.foreign.helper import together
+from streamclust.readers.sources import addressable
 from tests.readers.opening import matrices, readable
 from tests.readers.test_arrays import some_array
 
@@ -114,6 +119,48 @@ def test_a_page_that_inflates_to_more_than_a_reader_may_take(tmp_path: Path) -> 
     del table, flat
     with pytest.raises(InputError, match=r"needs more than 768 MiB at once|cannot be read"):
         matrices(tmp_path / "x.parquet")
+
+
+def parts_of(folder: Path, x: np.ndarray, count: int) -> list[Path]:
+    folder.mkdir()
+    paths = [folder / f"part-{i}.parquet" for i in range(count)]
+    for path, rows in zip(paths, np.array_split(x, count), strict=True):
+        pq.write_table(pa.table({"a": lists(rows, "fixed")}), path)
+    return paths
+
+
+def test_parts_are_read_by_one_process(tmp_path: Path, monkeypatch) -> None:
+    """One to describe them, one to pour them; each part by a fork with limits of its own."""
+    x = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
+    parts_of(tmp_path / "a", x, 12)
+    started = []
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *args, **more: started.append(popen(*args, **more)) or started[-1])
+    source = addressable(open_parts(tmp_path / "a"), tmp_path / "unpacked.npy")
+    np.testing.assert_array_equal(source.read(0, 60), x)
+    assert len(started) == 2
+    assert all(process.poll() is not None for process in started)
+
+
+def test_a_broken_part_fails_alone_and_by_its_name(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
+    paths = parts_of(tmp_path / "a", x, 6)
+    whole = paths[3].read_bytes()
+    paths[3].write_bytes(b"PAR1" + bytes(len(whole) - 8) + b"PAR1")
+    with pytest.raises(InputError, match=r"part-3\.parquet.*cannot be read") as caught:
+        open_parts(tmp_path / "a")
+    assert "\n" not in str(caught.value)
+    with together():
+        found = []
+        for path in paths:
+            with contextlib.suppress(InputError):
+                found.append(open_descriptors(path)["a"].path)
+        assert found == paths[:3] + paths[4:]
+        half, other = (open_descriptors(path)["a"].pour() for path in paths[:2])
+        whole = [next(half), next(half), next(other), *other]  # one at work, another beside it
+        half.close()
+        assert b"".join(whole[2:])[-320:] == x[10:20].tobytes()
+        assert open_descriptors(paths[4])["a"].shape == (10, 8)
 
 
 @pytest.mark.slow

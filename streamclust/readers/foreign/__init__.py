@@ -6,32 +6,23 @@ Whatever a file does to the library, it ends that process and not this one; and 
 from __future__ import annotations
 
 import json
-import os
-import selectors
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
-from streamclust import errors
 from streamclust.errors import HostileFileError, InputError
 from streamclust.readers.files import Fingerprint, fingerprint_of, open_regular
+from streamclust.readers.foreign.helper import Request, run
 from streamclust.readers.npy import header_bytes
-from streamclust.readers.raw import NoMatrixError, check_shape
+from streamclust.readers.raw import check_shape
 
 MEMORY_BYTES = 768 << 20  # what the other process may allocate
-_STALL_SECONDS = 120.0  # for which nothing may come
 _CPU_SECONDS = 60  # beside one for every mebibyte that is to come
 _MAX_ANSWER = 4 << 20
-_KINDS: dict[str, type[InputError]] = {"NoMatrixError": NoMatrixError} | {
-    k: getattr(errors, k) for k in ("InputError", "HostileFileError")
-}
 
 
 @dataclass(frozen=True)
@@ -58,7 +49,7 @@ class Foreign:
         """The bytes of a .npy file. Errors: InputError where the file is damaged, changed, or gives another length."""
         yield header_bytes(self.dtype, self.shape, fortran=self.fortran)
         left = self.unpacked_bytes
-        for piece in _run(self.path, "pour", self.format, self.key, _CPU_SECONDS + (left >> 20)):
+        for piece in run(Request("pour", self.format, self.path, self.key, MEMORY_BYTES, _CPU_SECONDS + (left >> 20))):
             left -= len(piece)
             if left < 0:
                 break
@@ -78,7 +69,7 @@ def open_foreign(path: Path, kind: str) -> dict[str, Foreign]:
     would.
     """
     seen, answer = fingerprint(path), b""
-    for piece in _run(path, "describe", kind, "", _CPU_SECONDS):
+    for piece in run(Request("describe", kind, path, "", MEMORY_BYTES, _CPU_SECONDS)):
         answer += piece
         if len(answer) > _MAX_ANSWER:
             raise HostileFileError(path, "holds more than can be listed")
@@ -99,46 +90,3 @@ def fingerprint(path: Path) -> Fingerprint:
     found = [(str(p.relative_to(path)), p.lstat().st_size, p.lstat().st_mtime_ns) for p in path.rglob("*")]
     digest = blake2b(repr(sorted(found)).encode(), digest_size=7).digest()
     return sum(size for _, size, _ in found), int.from_bytes(digest)
-
-
-def _run(path: Path, verb: str, kind: str, key: str, seconds: int) -> Iterator[bytes]:
-    """What the other process writes, in pieces; then its error, if it ended with one."""
-    # -P: the folder that somebody happens to stand in is no place to import from.
-    command = [sys.executable, "-P", "-m", "streamclust.readers.foreign.child", verb, kind, str(path.absolute()), key]
-    quiet = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    bounds = {"STREAMCLUST_READER": f"{MEMORY_BYTES} {seconds}", "ARROW_DEFAULT_MEMORY_POOL": "system"}
-    env = os.environ | quiet | bounds | {"HDF5_PLUGIN_PRELOAD": "::"}  # no plug-ins
-    with tempfile.TemporaryFile() as errors_file:
-        pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": errors_file}
-        with subprocess.Popen(command, env=env, **pipes) as process:
-            try:
-                yield from _pieces(path, process)
-            finally:
-                process.kill()
-        if process.returncode:
-            raise _error(path, kind, process.returncode, errors_file)
-
-
-def _pieces(path: Path, process: subprocess.Popen[bytes]) -> Iterator[bytes]:
-    assert process.stdout is not None
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
-        while True:
-            if not selector.select(_STALL_SECONDS):
-                raise InputError(path, f"gives nothing for {_STALL_SECONDS:.0f} seconds", hint="write it again")
-            if not (piece := os.read(process.stdout.fileno(), 1 << 20)):
-                break
-            yield piece
-    process.wait(_STALL_SECONDS)
-
-
-def _error(path: Path, kind: str, code: int, said: IO[bytes]) -> InputError:
-    """What the other process said in its last line, else that it did not survive the file."""
-    said.seek(max(0, said.seek(0, os.SEEK_END) - 10_000))
-    last = said.read().decode("utf-8", "replace").rstrip().rpartition("\n")[2]
-    try:
-        name, *facts = json.loads(last)
-        return _KINDS[name](*map(str, facts))
-    except (ValueError, KeyError, TypeError):
-        how = f"signal {-code}" if code < 0 else f"code {code}"
-        return HostileFileError(path, f"breaks the library that reads {kind} files ({how})", "a sound file")

@@ -1,7 +1,9 @@
-"""The process that reads a foreign format: bounds itself, then lists a file's matrices or pours one of them.
+"""The process that reads foreign formats: loads a format's library, then forks for each file that it is asked about.
 
-Started as ``python -m streamclust.readers.foreign.child describe|pour FORMAT PATH KEY``. What it was asked for goes to
-its standard output, an error as one line of JSON to the other.
+Started as ``python -m streamclust.readers.foreign.child FORMAT`` with a socket as its standard input, over which come
+requests ``[describe|pour, path, key, bytes, seconds]``, a line each, with two files: one for what is asked for, one for
+an error, as one line of JSON. A fork bounds itself and reads one file, so that no file meets what another left behind;
+how it ended is the answer.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import contextlib
 import json
 import os
 import resource
+import socket
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -18,14 +21,12 @@ from typing import Any, NoReturn
 from streamclust.errors import InputError
 
 
-def _bound() -> int:
-    """Limit memory, time, and what can be written; returns the bytes that may be allocated."""
-    memory, seconds = map(int, os.environ["STREAMCLUST_READER"].split())
+def _bound(memory: int, seconds: int) -> None:
+    """Limit memory, time, and what can be written."""
     limits = {"RLIMIT_DATA": memory, "RLIMIT_CPU": seconds, "RLIMIT_FSIZE": 1 << 20, "RLIMIT_CORE": 0}
     for name, limit in limits.items():
         with contextlib.suppress(ValueError, OSError):  # where a system knows no such limit
             resource.setrlimit(getattr(resource, name), (limit, limit))
-    return memory
 
 
 def _refuse(*facts: str) -> NoReturn:
@@ -41,11 +42,10 @@ def _write(pieces: Iterator[bytes]) -> None:
             left = left[os.write(1, left) :]
 
 
-def main(verb: str, kind: str, path: str, key: str) -> None:
-    """Describe or pour. Anything that goes wrong is one line."""
-    memory = _bound()
+def read(reader: Any, kind: str, verb: str, path: str, key: str, memory: int, seconds: int) -> NoReturn:
+    """Describe or pour, and end this process. Anything that goes wrong is one line."""
+    _bound(memory, seconds)
     try:
-        reader: Any = import_module(f"streamclust.readers.foreign.{kind}")
         if verb == "describe":
             _write(iter([json.dumps(reader.describe(path)).encode()]))
         else:
@@ -63,5 +63,26 @@ def main(verb: str, kind: str, path: str, key: str) -> None:
     os._exit(0)
 
 
+def main(kind: str) -> None:
+    """Answer requests until whoever asks is gone."""
+    reader = import_module(f"streamclust.readers.foreign.{kind}")
+    asked = socket.socket(fileno=os.dup(0))
+    while True:
+        line, files, _, _ = socket.recv_fds(asked, 1 << 16, 2)
+        while line and not line.endswith(b"\n"):
+            line += asked.recv(1 << 16)
+        if not line:
+            return
+        if not (pid := os.fork()):
+            asked.close()
+            for theirs, ours in ((os.open(os.devnull, os.O_RDONLY), 0), (files[0], 1), (files[1], 2)):
+                os.dup2(theirs, ours)
+                os.close(theirs)
+            read(reader, kind, *json.loads(line))
+        for file in files:
+            os.close(file)
+        asked.send(str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode())
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1])

@@ -21,6 +21,7 @@ from streamclust.errors import HostileFileError, InputError
 from streamclust.readers.raw import NoMatrixError
 from streamclust.readers.sources import choose
 
+pa.array([0.0]).to_numpy()  # pyarrow looks for pandas at the first of these: better here than in every fork
 _PIECE = 4 << 20
 _BUFFER = 1 << 20
 _LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
