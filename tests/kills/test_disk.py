@@ -1,0 +1,149 @@
+"""A disk that is full at any write ends in one line; what was published stays, and with room the work carries on."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from streamclust.blocks import Serial
+from streamclust.ingest import ingest
+from streamclust.readers.case import open_case
+from streamclust.store import arrays, chunks
+from streamclust.store.store import create, open_store
+from streamclust.store.verify import verify
+from tests.cases import matrices, write_case
+from tests.faults import assert_tidy, chunk_bytes, contents, job_on, no_fsync
+
+PAGE, BLOCKS = 4096, 640
+INODES = 400
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A small file system of its own."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    options = f"size={1024 * PAGE},nr_inodes={INODES}"
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", place], capture_output=True, check=False)
+    if made.returncode:
+        pytest.skip("no tmpfs can be mounted here")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+@pytest.fixture
+def cases(tmp_path):
+    of = matrices(1, 96, {"a": 5})["a"]
+    return [write_case(tmp_path / name, {"a": of[rows]}) for name, rows in (("x", slice(48)), ("y", slice(48, 96)))]
+
+
+def fill(disk: Path, files: int, pages: int) -> None:
+    """Leave room for so many files or pages; what is here goes with `free`."""
+    about = os.statvfs(disk)
+    with contextlib.suppress(OSError):
+        for i in range(about.f_favail - files - 1):
+            (disk / f"filler-{i}").touch()
+    if pages >= 0:
+        with (disk / "filler").open("wb") as file:
+            file.write(bytes(PAGE * max(0, os.statvfs(disk).f_bavail - pages)))
+
+
+def free(disk: Path) -> None:
+    for file in disk.glob("filler*"):
+        file.unlink()
+
+
+def take(store: Path, case: Path) -> None:
+    arrays.forget_open_arrays()
+    with chunk_bytes(BLOCKS), no_fsync():
+        ingest(job_on(store), open_case(case))
+
+
+def filled_up(disk: Path, cases: list[Path], place: Path, room: tuple[int, int]) -> bool:
+    """Ingest with so much room, then with enough; whether it was too little."""
+    store = disk / "s"
+    take(store, cases[0])
+    before, failed = contents(open_store(store)), False
+    fill(disk, *room)
+    try:
+        take(store, cases[1])
+    except OSError as error:
+        failed = error.errno == errno.ENOSPC
+        if not failed:
+            raise
+    arrays.forget_open_arrays()
+    now = contents(open_store(store))
+    assert {name: now[name] for name in before} == before, room
+    assert verify(store, Serial()).damage == (), room
+    free(disk)
+    take(store, cases[1])
+    straight = place / "straight"
+    if not straight.exists():
+        for case in cases:
+            take(straight, case)
+    assert contents(open_store(store)) == contents(open_store(straight)), room
+    open_store(store).sweep()
+    assert_tidy(open_store(store))
+    shutil.rmtree(store)
+    return failed
+
+
+QUICK = [(0, -1), (30, -1), (400, 0), (400, 8)]
+
+
+@pytest.mark.parametrize("room", QUICK)
+def test_a_full_disk(disk, cases, tmp_path, room):
+    assert filled_up(disk, cases, tmp_path, room)
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_at_any_file_and_any_page(disk, cases, tmp_path):
+    """One file or one page more each time, until there is room for all."""
+    for rooms in (((k, -1) for k in range(INODES)), ((INODES, k) for k in range(1024))):
+        tried = 0
+        while filled_up(disk, cases, tmp_path, next(rooms)):
+            tried += 1
+        assert tried > 20
+
+
+def command(*args: str | Path) -> subprocess.CompletedProcess[str]:
+    run = [sys.executable, "-c", "from streamclust.cli import main; main()", *map(str, args)]
+    return subprocess.run(run, capture_output=True, text=True, check=False)
+
+
+def test_the_command_says_it_in_a_line_and_carries_on(disk, cases):
+    take(disk / "s", cases[0])
+    fill(disk, 20, -1)
+    done = command("ingest", disk / "s", cases[1], "--quiet")
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+    assert "No space left on device" in done.stderr
+    free(disk)
+    assert command("ingest", disk / "s", cases[1], "--quiet").returncode == 0
+    assert [batch.id for batch in open_store(disk / "s").batches] == ["x", "y"]
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EDQUOT])
+def test_an_error_of_the_disk_in_the_midst_of_a_chunk(cases, tmp_path, monkeypatch, code):
+    """Half a chunk is written and the disk fails: nothing half is taken for a chunk afterwards."""
+    store, real, calls = create(tmp_path / "s").path, chunks._checksum, iter(range(1000))
+
+    def fail(data):
+        if next(calls) == 3:
+            raise OSError(code, os.strerror(code))
+        return real(data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(chunks, "_checksum", fail)
+        with pytest.raises(OSError, match=os.strerror(code)):
+            take(store, cases[0])
+    assert not list(store.rglob("*.partial"))
+    assert open_store(store).snapshot.number == 0
+    take(store, cases[0])
+    assert verify(store, Serial()).damage == ()
