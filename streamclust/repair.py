@@ -36,15 +36,17 @@ def repair(
     if any(one.file.startswith("log/") or not (one.path or one.file.endswith("zarr.json")) for one in found.damage):
         return found, ["manifests are damaged or lost: nothing was changed; restore the folder log first"]
     opened = open_store(store)
-    if found.orphans:
-        done.append(f"{opened.sweep()} orphans of dead writers were removed")
-    if not found.damage:
+    if found.orphans and (swept := opened.sweep()):
+        done.append(f"{swept} orphans of dead writers were removed")
+    if not found.damage and not found.taken_out:
         return found, done
     journal = Journal(listener or Silent())
     by = executor(settings.scheduler, pipeline.workers(settings), journal.listener.progress)
     with Job(opened, settings, by, journal) as job:
-        left = _in_place(opened, by, found.damage, done)
-        _take_out(job, {one.path for one in left}, done)
+        left = _in_place(opened, by, found.damage, done) if found.damage else ()
+        gone = _take_out(job, {one.path for one in left}, done)
+        if gone or found.taken_out:  # by one that was killed, and did not come to make anything again
+            _label_again(job, gone, done)
     return pipeline.verify(store, settings, listener), done
 
 
@@ -63,21 +65,26 @@ def _in_place(store: Store, by: Executor, damage: tuple[Damage, ...], done: list
     return verify(store.path, by, only=paths).damage
 
 
-def _take_out(job: Job, paths: set[str], done: list[str]) -> None:
-    """Derived objects that are still damaged leave the newest state; labels and reduced rows are made again."""
+def _take_out(job: Job, paths: set[str], done: list[str]) -> set[str]:
+    """Derived objects that are still damaged leave the newest state, with all that was made from them."""
     store = job.store
     entries = store.snapshot.entries
     gone = mend.with_dependents(entries, [name for name, entry in entries.items() if entry.path in paths])
-    if not gone:
-        return
-    store.publish(manifest.REPAIR, {}, remove=tuple(sorted(gone)))
-    done.append(f"taken out of the newest state, as snapshot {store.snapshot.number}: {', '.join(sorted(gone))}")
+    if gone:
+        store.publish(manifest.REPAIR, {}, remove=tuple(sorted(gone)))
+        done.append(f"taken out of the newest state, as snapshot {store.snapshot.number}: {', '.join(sorted(gone))}")
+    return gone
+
+
+def _label_again(job: Job, gone: set[str], done: list[str]) -> None:
+    """Labels and reduced rows that are not there are made by the models as they are."""
+    store, before = job.store, set(job.store.snapshot.entries)
     if collect.clusterings(job):
         try:
             pipeline.predict(job)
         except StreamclustError as error:
             done.append(f"not made again: {error}")
-    if made := sorted(gone & store.snapshot.entries.keys()):
+    if made := sorted(store.snapshot.entries.keys() - before):
         done.append(f"made again by the models as they are: {', '.join(made)}")
-    if len(made) < len(gone):
+    if gone - store.snapshot.entries.keys():
         done.append("the rest is made again by: streamclust run, or fit, outliers, map and report")

@@ -51,6 +51,7 @@ def made(tmp_path_factory):
         album = Album(job.store, 32, 1)
         album.fetch((batch.name, row) for batch in job.store.batches for row in range(0, ROWS, 5))
         album.keep()
+        job.store.sweep()
     (job.store.path / "report").mkdir()
     (job.store.path / "report" / "index.html").write_text("<p>pictures/00005.jpg</p>")
     return job.store.path
