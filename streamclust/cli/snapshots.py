@@ -97,3 +97,19 @@ def rollback(
         done = roll_back(open_store(store), number)
         text = f"the state of snapshot {number} is in force again as snapshot {done.number}, {done.rows:,} rows"
         answer(as_json, asdict(done), f"{text}\ndraw its report anew: streamclust report STORE")
+
+
+@app.command()
+def prune(
+    store: StoreArg,
+    keep: Annotated[int, typer.Option(help="How many snapshots stay, 1 or more.", metavar="N", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Remove all but the newest N snapshots, and every object that none of those names; cannot be undone."""
+    with session(as_json, quiet=False):
+        from streamclust.store.pruning import prune as remove_old
+        from streamclust.store.store import open_store
+
+        done = remove_old(open_store(store), keep)
+        gone = f"{done.snapshots:,} snapshots and {done.objects:,} objects removed, {mb(done.bytes)} freed"
+        answer(as_json, asdict(done), f"{gone}; history begins with snapshot {done.first}")

@@ -24,8 +24,9 @@ from streamclust.readers.tables import open_paths
 from streamclust.store import arrays, manifest
 from streamclust.store.draft import Draft
 from streamclust.store.erasure import Eraser, Mask, Masks, mask_name
-from streamclust.store.manifest import ArrayEntry, Entry
+from streamclust.store.manifest import Entry
 from streamclust.store.proof import among, path_digests, prove, remember
+from streamclust.store.pruning import finish
 from streamclust.store.retention import find_batch, models_that_saw, now, record, withdrawal, withdrawal_name
 from streamclust.store.store import FORMER, Batch, Store, unfinished
 from streamclust.store.traces import FORGOTTEN, counted, erase
@@ -110,7 +111,8 @@ def forget(
 
 
 def resume(store: Store) -> Forgotten | None:
-    """Finish a forgetting that was interrupted; returns nothing where there is none."""
+    """Finish a forgetting that was interrupted; returns nothing where there is none. So is a prune, which held rows."""
+    finish(store)
     store.refresh()
     pending = unfinished(store.snapshot)
     finished = [_finish(store, name) for name in pending]
@@ -212,7 +214,7 @@ def _report(store: Store, masks: Masks, objects: int, files: int, left: Sequence
     return Forgotten(
         {batch.id: masks.counts[batch.name] for batch in batches},
         objects=objects,
-        snapshots=begun.added - min(batch.entry.added for batch in batches),
+        snapshots=begun.added - max(store.snapshot.first, min(batch.entry.added for batch in batches)),
         files=files,
         left=tuple(left),
         models=tuple(facts.pop("models")),
@@ -236,12 +238,11 @@ def _end(store: Store, name: str, masks: Masks, done: Forgotten) -> None:
 
 def _objects(store: Store) -> dict[str, Entry]:
     """Every object that any retained snapshot names, by its path."""
-    found: dict[str, Entry] = {}
-    for number in range(1, store.snapshot.number + 1):
-        for raw in manifest.read(store.path / "log", number)["add"].values():
-            known = {name: ArrayEntry(**{**about, "shape": tuple(about["shape"]), "chunks": tuple(about["chunks"])})
-                     for name, about in raw["arrays"].items()}  # fmt: skip
-            found[raw["path"]] = Entry(raw["path"], raw["kind"], raw["attributes"], known)
+    log = store.path / "log"
+    found = manifest.said_before(log)
+    for document in manifest.kept(log):
+        added = (manifest.entry(tree) for tree in document["add"].values())
+        found |= {entry.path: entry for entry in added}
     return found
 
 

@@ -39,15 +39,19 @@ def _words(names: Sequence[str]) -> str:
 
 
 def history(store: Store) -> list[Change]:
-    """Every snapshot up to the store's, oldest first.
+    """Every kept snapshot up to the store's, oldest first.
 
     Raises
     ------
     DamageError : a manifest is missing or altered.
     """
-    counted, found, rows = dict[str, Entry](), list[Change](), 0
-    for number in range(store.snapshot.number + 1):
-        document = manifest.read(store.path / "log", number)
+    log = store.path / "log"
+    first = manifest.first_number(log)
+    before = manifest.load(log, first).entries if first else {}
+    counted, found = {n: e for n, e in before.items() if e.kind in _COUNTED}, list[Change]()
+    rows = Store(store.path, Snapshot(first, "", counted)).n
+    for number in range(first, store.snapshot.number + 1):
+        document = manifest.read(log, number)
         added = {n: manifest.entry(tree) for n, tree in document["add"].items()}
         changed = [n for n in (*document["remove"], *added) if n in counted or added.get(n, _NOTHING).kind in _COUNTED]
         if changed:

@@ -7,12 +7,13 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from streamclust.errors import ConflictError, DamageError, InputError
+from streamclust.store import floor
 from streamclust.store.form import fault
 
 FORMAT = 1
@@ -43,11 +44,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One published state of the store: entries by logical name, in the order they were added."""
+    """One published state of the store: entries by logical name, in the order they were added.
+
+    ``first`` is the oldest snapshot that was kept when this one was published.
+    """
 
     number: int
     digest: str
     entries: Mapping[str, Entry]
+    first: int = 0
 
     def of_kind(self, kind: str) -> dict[str, Entry]:
         """The entries of one kind, oldest first."""
@@ -129,12 +134,18 @@ def load(log: Path, number: int | None = None, since: Snapshot | None = None) ->
     or altered.
     """
     last = _last(log, since)
-    if number is not None and not 0 <= number <= last:
-        raise InputError(log.parent, f"no snapshot {number}", f"0 to {last}", "streamclust history STORE lists them")
+    if number is not None and not (first := first_number(log, last)) <= number <= last:
+        expected = f"{first} to {last}"
+        raise InputError(log.parent, f"no snapshot {number}", expected, "streamclust history STORE lists them")
     last = last if number is None else number
     documents: list[dict[str, Any]] = []
     for step in range(last, -1, -1):
-        document = read(log, step)
+        try:
+            document = read(log, step)
+        except DamageError:
+            if (known := _from_floor(log, documents)) is not None:
+                return known
+            raise
         if documents and documents[-1]["parent"] != document["digest"]:
             raise DamageError(_file(log, step), "its digest is not what the next manifest names", hint="restore it")
         if since is not None and document["digest"] == since.digest:
@@ -145,6 +156,40 @@ def load(log: Path, number: int | None = None, since: Snapshot | None = None) ->
     return _replay(None, documents)
 
 
+def first_number(log: Path, last: int | None = None) -> int:
+    """The oldest snapshot that is kept, as the newest manifest (or that of number ``last``) says."""
+    return int(read(log, newest_number(log) if last is None else last).get("first", 0))
+
+
+def kept(log: Path) -> Iterator[dict[str, Any]]:
+    """Every manifest from where the log begins, oldest first."""
+    begins = floor.read(log)
+    for number in range(begins.number if begins else 0, newest_number(log) + 1):
+        yield read(log, number)
+
+
+def said_before(log: Path) -> dict[str, Entry]:
+    """By path, the kept objects of pruned manifests, as was last said of them."""
+    if (begins := floor.read(log)) is None:
+        return {}
+    written = [*(one for _, one in begins.objects), *begins.state.values()]
+    return {one["path"]: entry(one) for one in written}
+
+
+def _from_floor(log: Path, documents: Sequence[Mapping[str, Any]]) -> Snapshot | None:
+    """The state after some documents, newest first, one of which is where the log begins."""
+    begins = floor.read(log)
+    for i, document in enumerate(documents):
+        if begins is not None and document["digest"] == begins.manifest:
+            known = Snapshot(begins.number, begins.manifest, _entries(begins.state), document.get("first", 0))
+            return _replay(known, documents[:i])
+    return None
+
+
+def _entries(trees: Mapping[str, Any]) -> dict[str, Entry]:
+    return {name: entry(tree) for name, tree in trees.items()}
+
+
 def _replay(known: Snapshot | None, documents: Sequence[Mapping[str, Any]]) -> Snapshot:
     """The state after some documents, newest first, that follow a known one or end with a checkpoint or the first."""
     if known is not None and not documents:
@@ -152,12 +197,12 @@ def _replay(known: Snapshot | None, documents: Sequence[Mapping[str, Any]]) -> S
     entries = dict(known.entries) if known is not None else {}
     for document in reversed(documents):
         if document["checkpoint"] is not None:  # it holds what it adds
-            entries = {name: entry(e) for name, e in document["checkpoint"].items()}
+            entries = _entries(document["checkpoint"])
             continue
         for name in document["remove"]:
             entries.pop(name, None)
         entries |= {name: replace(entry(e), added=document["number"]) for name, e in document["add"].items()}
-    return Snapshot(documents[0]["number"], documents[0]["digest"], entries)
+    return Snapshot(documents[0]["number"], documents[0]["digest"], entries, documents[0].get("first", 0))
 
 
 def read(log: Path, number: int) -> dict[str, Any]:
@@ -187,26 +232,28 @@ def publish(
     add: Mapping[str, Entry],
     remove: tuple[str, ...],
     state: Mapping[str, Entry] | None = None,
+    first: int = 0,
 ) -> Snapshot:
     """Publish the state after ``base``. The caller has synced every file that ``add`` names.
 
     ``state`` is what shall be in force as it is, down to when each entry was added; ``add`` and ``remove`` then only
-    say how it differs from ``base``.
+    say how it differs from ``base``. ``first`` is the oldest snapshot that is kept, if that changes.
 
     Raises
     ------
     ConflictError : somebody else published after ``base``; reload, check again and retry.
     """
     number = base.number + 1
-    kept = {name: entry for name, entry in base.entries.items() if name not in remove}
-    after = kept | {name: replace(entry, added=number) for name, entry in add.items()} if state is None else state
+    stay = {name: entry for name, entry in base.entries.items() if name not in remove}
+    after = stay | {name: replace(entry, added=number) for name, entry in add.items()} if state is None else state
     checkpoint = after if state is not None or number % CHECKPOINT_EVERY == 0 else None
-    document = _document(number, base.digest, operation, add, remove, checkpoint)
+    first = max(first, base.first)
+    document = _document(number, base.digest, operation, add, remove, checkpoint, first)
     try:
         _publish_file(log, number, document)
     except FileExistsError:
         raise ConflictError(log.parent, f"another writer published snapshot {number} first", hint="try again") from None
-    return Snapshot(number, document["digest"], after)
+    return Snapshot(number, document["digest"], after, first)
 
 
 def _document(
@@ -216,6 +263,7 @@ def _document(
     add: Mapping[str, Entry],
     remove: tuple[str, ...],
     checkpoint: Mapping[str, Entry] | None,
+    first: int = 0,
 ) -> dict[str, Any]:
     document: dict[str, Any] = {
         "format": FORMAT,
@@ -223,10 +271,12 @@ def _document(
         "parent": parent,
         "operation": operation,
         "time": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        "add": {name: _tree(entry) for name, entry in add.items()},
+        "add": {name: tree(entry) for name, entry in add.items()},
         "remove": list(remove),
-        "checkpoint": None if checkpoint is None else {name: _tree(entry) for name, entry in checkpoint.items()},
+        "checkpoint": None if checkpoint is None else {name: tree(entry) for name, entry in checkpoint.items()},
     }
+    if first:
+        document["first"] = first
     document = json.loads(json.dumps(document))  # as it will be read: JSON turns number keys into text
     return document | {"digest": _digest(document)}
 
@@ -253,15 +303,15 @@ def _digest(document: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def _tree(entry: Entry) -> dict[str, Any]:
+def tree(entry: Entry) -> dict[str, Any]:
     """An entry as it is written; `dataclasses.asdict` copies every value and takes ten times as long."""
     return vars(entry) | {"arrays": {name: vars(array) for name, array in entry.arrays.items()}}
 
 
-def entry(tree: Mapping[str, Any]) -> Entry:
+def entry(written: Mapping[str, Any]) -> Entry:
     """An entry as it was written."""
     arrays = {
         name: ArrayEntry(tuple(a["shape"]), a["dtype"], tuple(a["chunks"]), a["digest"])
-        for name, a in tree["arrays"].items()
+        for name, a in written["arrays"].items()
     }
-    return Entry(tree["path"], tree["kind"], tree["attributes"], arrays, tree["added"])
+    return Entry(written["path"], written["kind"], written["attributes"], arrays, written["added"])

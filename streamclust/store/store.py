@@ -145,17 +145,17 @@ class Store:
         ConflictError : rows are being forgotten, so that nothing may be made from what is stored. InputError : the
         store was opened at a given snapshot.
         """
-        self._refuse_fixed()
+        self.refuse_fixed()
         if kind not in ENDING and (pending := unfinished(self.snapshot)):
             hint = "finish it first: streamclust forget STORE --resume"
             raise ConflictError(self.path, f"{pending[0]} is not finished", "a store whose forgetting ended", hint)
         return Draft.open(self.path, name, kind, fingerprint, self._named)
 
     def _named(self) -> set[str]:
-        """Every path that any manifest ever named."""
+        """Every path that any manifest names, and kept ones of those that were pruned."""
         log = self.path / "log"
-        last = manifest.load(log)
-        return {entry["path"] for k in range(last.number + 1) for entry in manifest.read(log, k)["add"].values()}
+        added = (entry["path"] for document in manifest.kept(log) for entry in document["add"].values())
+        return {*manifest.said_before(log), *added}
 
     def publish(
         self,
@@ -173,7 +173,7 @@ class Store:
         ConflictError : another writer published the same, or what the drafts may be made from was forgotten or taken
         out. InputError : the store was opened at a given snapshot.
         """
-        self._refuse_fixed()
+        self.refuse_fixed()
         for draft, _ in drafts.values():
             manifest.sync_tree(draft.folder)
             for parent in list(draft.folder.parents)[: len(Path(draft.path).parts)]:
@@ -197,7 +197,8 @@ class Store:
             draft.release()
         self.refresh()
 
-    def _refuse_fixed(self) -> None:
+    def refuse_fixed(self) -> None:
+        """Refuse to write to a store that was opened at a given snapshot."""
         if self.fixed:
             found, hint = f"opened at snapshot {self.snapshot.number}, to be read only", "open it without a snapshot"
             raise InputError(self.path, found, hint=hint)

@@ -15,7 +15,7 @@ from typing import Any
 
 from streamclust.blocks import Executor
 from streamclust.errors import DamageError
-from streamclust.store import arrays, manifest
+from streamclust.store import arrays, floor, manifest
 from streamclust.store.examine import REPAIR, Damage, Known, Piece, altered, check_objects, read_pieces
 from streamclust.store.manifest import Entry
 from streamclust.store.orphans import Orphans, find_orphans
@@ -55,6 +55,7 @@ class Log:
     ----------
     number : the highest. damage : manifests that cannot be read, or are not those that the next ones name.
     objects : by path, as first published. names : by path, in the manifest. taken_out : paths that a repair took out.
+    first : the oldest that is kept. leaving : paths that a prune has still to remove.
     blanked, blanking : batches of which rows were forgotten, and where that has not ended.
     """
 
@@ -65,6 +66,8 @@ class Log:
     taken_out: set[str] = field(default_factory=set)
     blanked: set[str] = field(default_factory=set)
     blanking: set[str] = field(default_factory=set)
+    first: int = 0
+    leaving: set[str] = field(default_factory=set)
 
     def batch(self, path: str) -> str:
         """The batch whose rows an object holds, if it is one's."""
@@ -91,7 +94,8 @@ def verify(root: Path, executor: Executor, *, quick: bool = False, only: Collect
     groups = [objects[i : i + _OBJECTS] for i in range(0, len(objects), _OBJECTS)]
     looked = [found for group in executor.map(check_objects, groups, data) for found in group]
     pieces = [piece for found in looked for piece in found.pieces]
-    strays = find_orphans(root, log.objects.keys(), lambda: read_log(root / "log").objects)
+    known = log.objects.keys() | log.leaving
+    strays = find_orphans(root, known, lambda: read_log(root / "log").objects.keys() | log.leaving)
     damage = [*log.damage, *_rooms(data, log.objects), *(_lost(strays) if not log.damage else ())]
     damage += [one for found in looked for one in found.damage]
     if not quick:
@@ -101,7 +105,7 @@ def verify(root: Path, executor: Executor, *, quick: bool = False, only: Collect
         taken_out=tuple(d for d in damage if d.path in log.taken_out),
         orphans=strays.dead,
         writers=strays.alive,
-        snapshots=log.number + 1,
+        snapshots=log.number + 1 - log.first,
         objects=len(objects),
         chunks=len(pieces),
         bytes=sum(found.bytes for found in looked),
@@ -109,15 +113,23 @@ def verify(root: Path, executor: Executor, *, quick: bool = False, only: Collect
     )
 
 
-def read_log(folder: Path) -> Log:
-    """Every manifest, each against its own digest and the one that the next names.
+def read_log(folder: Path, upto: int | None = None) -> Log:
+    """Every manifest (up to a number), each against its own digest and the one that the next names.
 
     Raises
     ------
     InputError : not a store, or one of a newer format.
     """
-    log, state, before = Log(manifest.newest_number(folder)), dict[str, str](), ""
-    for number in range(log.number + 1):
+    log, state, before, begins = Log(manifest.newest_number(folder)), dict[str, str](), "", None
+    try:
+        begins = floor.read(folder)
+        log.first = begins.number if begins else 0
+    except DamageError as error:
+        log.damage.append(Damage(f"log/{floor.NAME}", error.found, _BACKUP))
+        log.first = min(int(path.stem) for path in folder.glob("????????.json") if path.stem.isdigit())
+    if begins is not None:
+        _begin(log, begins, state)
+    for number in range(log.first, (log.number if upto is None else upto) + 1):
         try:
             document = manifest.read(folder, number)
         except DamageError as error:
@@ -126,9 +138,20 @@ def read_log(folder: Path) -> Log:
             continue
         if before and document["parent"] != before:
             log.damage.append(_bad_manifest(number - 1, "its digest is not what the next manifest names"))
+        if begins is not None and number == begins.number and document["digest"] != begins.manifest:
+            log.damage.append(_bad_manifest(number, f"its digest is not what {floor.NAME} names"))
         before = document["digest"]
         _take(log, document, state)
     return log
+
+
+def _begin(log: Log, begins: floor.Floor, state: dict[str, str]) -> None:
+    """What pruned manifests had said of objects that are kept."""
+    for name, tree in begins.objects:
+        _see(log, name, tree)
+    log.taken_out |= set(begins.taken_out)
+    log.leaving |= set(begins.leaving)
+    state.update({name: tree["path"] for name, tree in begins.state.items()})
 
 
 def _bad_manifest(number: int, found: str) -> Damage:
@@ -141,15 +164,20 @@ def _take(log: Log, document: Mapping[str, Any], state: dict[str, str]) -> None:
         log.taken_out.update(state[name] for name in document["remove"] if name in state)
     # A checkpoint tells of what manifests before it said that cannot be read.
     for name, tree in {**(document["checkpoint"] or {}), **document["add"]}.items():
-        if tree["path"] not in log.objects:
-            entry = manifest.entry(tree)
-            log.objects[entry.path], log.names[entry.path] = entry, name
-            if entry.kind == "forgetting":
-                log.blanked |= set(entry.attributes["batches"])
-                log.blanking |= set(entry.attributes["batches"])
-            elif entry.kind == "forgotten":
-                log.blanking.clear()  # one ends before another begins
+        _see(log, name, tree)
     state.update({name: tree["path"] for name, tree in document["add"].items()})
+
+
+def _see(log: Log, name: str, tree: Mapping[str, Any]) -> None:
+    if tree["path"] in log.objects:
+        return
+    entry = manifest.entry(tree)
+    log.objects[entry.path], log.names[entry.path] = entry, name
+    if entry.kind == "forgetting":
+        log.blanked |= set(entry.attributes["batches"])
+        log.blanking |= set(entry.attributes["batches"])
+    elif entry.kind == "forgotten":
+        log.blanking.clear()  # one ends before another begins
 
 
 def _rooms(data: Path, objects: Mapping[str, Entry]) -> Iterator[Damage]:

@@ -1,4 +1,4 @@
-"""A process that withdraws or forgets and is killed at a given call of the os module."""
+"""A process that withdraws, forgets or prunes and is killed at a given call of the os module."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import json
 from pathlib import Path
 
 from streamclust.store.forgetting import forget, resume
+from streamclust.store.pruning import prune
 from streamclust.store.retention import withdraw
 from streamclust.store.store import open_store
 from tests.faults import CALLS, _die_at
 
 
 def work(store: Path, what: str) -> None:
-    """Forget some rows and a whole day, or withdraw one."""
+    """Forget some rows or a whole day, withdraw one, or prune."""
     opened = open_store(store)
     if what == "withdraw":
         withdraw(opened, "2026-01-01", "a test")
@@ -21,6 +22,8 @@ def work(store: Path, what: str) -> None:
         forget(opened, paths=[f"pictures/{row:05d}.jpg" for row in (5, 17, 40, 89)])
     elif what == "forget a day":
         forget(opened, before=dt.date(2026, 1, 2))
+    elif what == "prune":
+        prune(opened, 1)
     else:
         resume(opened)
 

@@ -1,0 +1,91 @@
+"""Many small batches: how long a store of them takes to open and to read, beside a bare loop over the same files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from streamclust.ingest import ingest
+from streamclust.readers.case import open_case
+from streamclust.store import arrays, manifest
+from streamclust.store.store import open_store
+from tests.faults import job_on, no_fsync, write_case
+
+DESCRIPTOR = "osnet"
+
+
+def make(path: Path, batches: int, rows: int, d: int) -> None:
+    """A store of that many batches, each a manifest and files of its own; but for the first they are copies of it."""
+    case, rng = path.with_name(f"{path.name}-case"), np.random.default_rng(0)
+    job = job_on(path)
+    store, data = job.store, path / "data"
+    with no_fsync():
+        write_case(case, {DESCRIPTOR: rng.normal(size=(rows, d)).astype(np.float32)})
+        ingest(job, open_case(case), "day-00000")
+        first = store.batches[0].entry
+        for i in range(1, batches):
+            about = {**first.attributes, "id": f"day-{i:05d}", "digest": f"{i:064x}"}
+            name = f"batches/{i + 1:06d}-day-{i:05d}"
+            entry = replace(first, path=f"{name}-{i:08x}", attributes=about)
+            shutil.copytree(data / first.path, data / entry.path)
+            arrays.create_group(data / entry.path, about)
+            manifest.publish(store.path / "log", store.snapshot, f"ingest day-{i:05d}", {name: entry}, ())
+            store.refresh()
+
+
+def measure(path: Path) -> dict[str, float]:
+    """Of this process, which must be a new one: seconds to open, and bytes a second of either way to read."""
+    began = time.perf_counter()
+    store = open_store(path)
+    opened = time.perf_counter() - began
+    array = f"descriptors/{DESCRIPTOR}"
+    files = [file for b in store.batches for file in (path / "data" / b.entry.path / array).glob("c/*/*")]
+    rates = {"bare": 0.0, "ours": 0.0}
+    size = sum(file.stat().st_size for file in files)
+    for _ in range(3):
+        began = time.perf_counter()
+        for file in files:
+            np.fromfile(file, np.uint8)
+        rates["bare"] = max(rates["bare"], size / (time.perf_counter() - began))
+        began = time.perf_counter()
+        for batch in store.batches:
+            store.read(batch.name, array)
+        rates["ours"] = max(rates["ours"], size / (time.perf_counter() - began))
+    return {"open_s": opened, "bytes": size, **{f"{how}_MB_s": rate / 1e6 for how, rate in rates.items()}}
+
+
+def fresh(path: Path) -> dict[str, float]:
+    """The same in a process of its own, the fastest to open of three."""
+    words = [sys.executable, "-m", "tests.benchmarks.batches", str(path), "--measure"]
+    said = [subprocess.run(words, check=True, capture_output=True, env=os.environ).stdout for _ in range(3)]
+    return min((json.loads(one) for one in said), key=lambda found: found["open_s"])
+
+
+def main() -> None:
+    """Make the store where there is none, and measure it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("store", type=Path)
+    parser.add_argument("--batches", type=int, default=1000)
+    parser.add_argument("--rows", type=int, default=400)
+    parser.add_argument("--features", type=int, default=512)
+    parser.add_argument("--measure", action="store_true", help="do not make it, and measure in this process")
+    given = parser.parse_args()
+    if given.measure:
+        print(json.dumps(measure(given.store)))
+        return
+    if not given.store.exists():
+        make(given.store, given.batches, given.rows, given.features)
+    print(json.dumps(fresh(given.store)))
+
+
+if __name__ == "__main__":
+    main()
