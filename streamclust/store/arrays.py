@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -62,8 +62,14 @@ def create_array(
     )
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=4096)
 def _open(path: Path) -> Any:
+    """A plain array's description, or any other array as Zarr opens it: both have a shape, chunks and a type."""
+    return chunks.plain(read_metadata(path)) or _open_with_zarr(path)
+
+
+@lru_cache(maxsize=512)
+def _open_with_zarr(path: Path) -> Any:
     read_metadata(path)
     try:
         # open_array drops a config: without this an all-zero chunk would not be written, and read as damage.
@@ -77,6 +83,7 @@ def _open(path: Path) -> Any:
 def forget_open_arrays() -> None:
     """Drop cached handles, for when files were replaced underneath."""
     _open.cache_clear()
+    _open_with_zarr.cache_clear()
 
 
 def describe(path: Path) -> tuple[tuple[int, ...], Any, tuple[int, ...]] | None:
@@ -159,11 +166,11 @@ def write_rows(path: Path, start: int, block: NDArray[Any]) -> None:
     array = _open(path)
     stop, step = start + len(block), array.chunks[0]
     whole = start % step == 0 and (stop % step == 0 or stop == array.shape[0])
-    if whole and chunks.is_plain(array):
+    if whole and isinstance(array, chunks.Plain):
         for first, file in zip(range(0, len(block), step), chunk_files(path, start, stop), strict=True):
             chunks.write(file, block[first : first + step], array)
     elif len(block):
-        array[start:stop] = block
+        _open_with_zarr(path)[start:stop] = block
 
 
 def read_rows(path: Path, start: int = 0, stop: int | None = None) -> NDArray[Any]:
@@ -174,12 +181,13 @@ def read_rows(path: Path, start: int = 0, stop: int | None = None) -> NDArray[An
     DamageError : a chunk file is missing, truncated, or does not match its checksum.
     """
     array = _open(path)
-    stop = array.shape[0] if stop is None else stop
-    for chunk in chunk_files(path, start, stop):
+    plain, stop = isinstance(array, chunks.Plain), array.shape[0] if stop is None else stop
+    files = chunk_files(path, start, stop)
+    for chunk in files:
         if not chunk.is_file():
             raise DamageError(chunk, f"the chunk with rows {start} to {stop} is missing", hint="restore it")
     try:
-        return _read_plain(path, array, start, stop) if chunks.is_plain(array) else np.asarray(array[start:stop])
+        return _read_plain(files, array, start, stop) if plain else np.asarray(array[start:stop])
     except MemoryError:
         raise
     except Exception as error:
@@ -187,9 +195,9 @@ def read_rows(path: Path, start: int = 0, stop: int | None = None) -> NDArray[An
         raise DamageError(where, f"stored bytes are damaged ({error})", hint="restore it") from error
 
 
-def _read_plain(path: Path, array: Any, start: int, stop: int) -> NDArray[Any]:
+def _read_plain(files: Sequence[Path], array: chunks.Plain, start: int, stop: int) -> NDArray[Any]:
     base = start - start % array.chunks[0]
-    parts = [chunks.read(file, array) for file in chunk_files(path, start, stop)]
+    parts = [chunks.read(file, array) for file in files]
     if not parts:
         return np.empty((0, *array.shape[1:]), array.dtype)
     return (parts[0] if len(parts) == 1 else np.concatenate(parts))[start - base : stop - base]
@@ -199,7 +207,7 @@ def _first_damaged(path: Path, array: Any, start: int, stop: int) -> Path:
     for first in range(start, stop, array.chunks[0]):
         last = min(first + array.chunks[0], stop)
         try:
-            array[first:last]
+            _open_with_zarr(path)[first:last]
         except Exception:  # noqa: BLE001 - whatever a codec raises on broken bytes
             return chunk_files(path, first, last)[0]
     return path

@@ -6,28 +6,50 @@ several times the rate for chunks of tens of megabytes, which every pass over a 
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
-from zarr.codecs import BytesCodec, Crc32cCodec
 
 CRC_BYTES = 4
 
 
-def is_plain(array: Any) -> bool:
-    """Whether a Zarr array's chunks are rows as they are, whole in width, with a checksum behind."""
-    codecs = array.metadata.codecs
-    kinds = [type(codec) for codec in codecs]
-    whole = array.chunks[1:] == array.shape[1:]
-    return bool(array.dtype.kind in "biuf" and kinds == [BytesCodec, Crc32cCodec] and whole)
+@dataclass(frozen=True)
+class Plain:
+    """An array whose chunks are rows as they are, whole in width, with a checksum behind."""
+
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    dtype: np.dtype[Any]
+    fill_value: float
 
 
-def write(file: Path, block: NDArray[Any], array: Any) -> None:
+def plain(meta: Mapping[str, Any]) -> Plain | None:
+    """What is needed to read such an array, from its metadata; nothing where it is another one.
+
+    To open an array with Zarr takes longer than to read a small one.
+    """
+    try:
+        shape, grid = tuple(meta["shape"]), tuple(meta["chunk_grid"]["configuration"]["chunk_shape"])
+        dtype, (first, last) = np.dtype(meta["data_type"]), meta["codecs"]
+        fill = {"NaN": math.nan}.get(meta["fill_value"], meta["fill_value"])
+        order = first.get("configuration", {}).get("endian", "little" if dtype.itemsize == 1 else "")
+        known = (first["name"], order, last["name"]) == ("bytes", "little", "crc32c") and dtype.kind in "biuf"
+        regular = meta["chunk_grid"]["name"] == "regular" and not meta.get("storage_transformers")
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+    whole = grid[1:] == shape[1:] and len(grid) == len(shape) and isinstance(fill, int | float)
+    return Plain(shape, grid, dtype, fill) if known and regular and whole else None
+
+
+def write(file: Path, block: NDArray[Any], array: Plain) -> None:
     """Write one whole chunk, the last one padded with the fill value; it appears at once or not at all."""
     rows = np.full(array.chunks, array.fill_value, array.dtype) if len(block) < array.chunks[0] else None
     if rows is None:
@@ -47,7 +69,7 @@ def write(file: Path, block: NDArray[Any], array: Any) -> None:
         raise
 
 
-def read(file: Path, array: Any) -> NDArray[Any]:
+def read(file: Path, array: Plain) -> NDArray[Any]:
     """One whole chunk.
 
     Raises
