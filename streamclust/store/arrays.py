@@ -104,14 +104,19 @@ def read_metadata(path: Path) -> dict[str, Any]:
         group = meta["node_type"] == "group"
         if not group:
             _shape_in(meta)
-        # Zarr knows other places for chunks as well, and would find none there: fill values, all of them.
-        ours = meta["zarr_format"] == 3
-        ours &= group or (meta["chunk_key_encoding"] == _CHUNK_KEYS and meta["codecs"][-1]["name"] == "crc32c")
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        ours = meta["zarr_format"] == 3 and (group or _as_written(meta))
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise DamageError(path / "zarr.json", f"cannot be read ({error!r})", hint="restore it") from None
     if not ours:
         raise DamageError(path / "zarr.json", "is not as this program writes it", hint="restore it")
     return meta
+
+
+def _as_written(meta: Mapping[str, Any]) -> bool:
+    """Zarr knows other byte orders, and other places for chunks, where it would find none: fill values, all of them."""
+    codecs = meta["codecs"]
+    little = all(codec.get("configuration", {}).get("endian", "little") == "little" for codec in codecs)
+    return bool(little and meta["chunk_key_encoding"] == _CHUNK_KEYS and codecs[-1]["name"] == "crc32c")
 
 
 def _shape_in(meta: Mapping[str, Any]) -> tuple[tuple[int, ...], Any, tuple[int, ...]]:

@@ -188,6 +188,20 @@ def test_one_bit_that_has_chunks_sought_elsewhere_is_damage_and_never_fill_value
             look(tmp_path / "a")
 
 
+@pytest.mark.parametrize("compress", [False, True])
+def test_metadata_with_another_byte_order_is_damage_and_never_other_numbers(tmp_path, compress):
+    arrays.create_array(tmp_path / "a", (4,), np.float32, 2, compress=compress)
+    arrays.write_rows(tmp_path / "a", 0, np.arange(1, 5, dtype=np.float32))
+    file = tmp_path / "a" / "zarr.json"
+    changed = file.read_text().replace('"little"', '"big"')
+    assert changed != file.read_text()
+    file.write_text(changed)
+    arrays.forget_open_arrays()
+    for look in (arrays.describe, arrays.read_rows, arrays.shape_of):
+        with pytest.raises(DamageError, match=r"zarr\.json"):
+            look(tmp_path / "a")
+
+
 def test_a_stranger_with_zarr_sees_no_warning_at_any_stage(tmp_path):
     from streamclust.ingest import ingest
     from streamclust.readers.case import open_case
