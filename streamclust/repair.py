@@ -54,7 +54,12 @@ def _in_place(store: Store, by: Executor, damage: tuple[Damage, ...], done: list
     """Metadata, and what batches derive from their rows; returns the damage that is left in those objects."""
     objects, paths = read_log(store.path / "log").objects, {one.path for one in damage if one.path}
     metadata = [one for one in damage if one.file.endswith("zarr.json")]
-    written = [one for one in metadata if mend.write_metadata(store.path, one, objects.get(one.path))]
+    trial = store.draft("mend", "trial", "")  # so that what a killed repair left is found and swept
+    try:
+        written = [d for d in metadata if mend.write_metadata(store.path, d, objects.get(d.path), trial.scratch)]
+    finally:
+        trial.discard()
+        store.sweep()
     done += [f"written again from the manifest: {one.file}" for one in written]
     arrays.forget_open_arrays()
     left = verify(store.path, by, only=paths).damage

@@ -88,7 +88,8 @@ def test_pca_in_pieces_is_one_fit(scaler, seed):
         pieces.partial_fit(part)
     assert pieces.n_samples_seen_ == len(X)
     np.testing.assert_allclose(pieces.explained_variance_, whole.explained_variance_, rtol=1e-5)
-    np.testing.assert_allclose(pieces.transform(X), whole.transform(X), atol=1e-4)
+    # components turn by about the rounding of float32 times the largest variance over the gap between two
+    np.testing.assert_allclose(pieces.transform(X), whole.transform(X), atol=1e-3)
 
 
 def test_pca_asks_for_rows_only_when_components_are_wanted():

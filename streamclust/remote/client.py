@@ -13,6 +13,7 @@ from typing import Any
 from streamclust.errors import StreamclustError
 
 PATIENCE = "120s"  # without any worker, or without an answer of the scheduler, unless Dask's configuration says else
+ANSWER = 30.0  # seconds that a busy scheduler has to answer in any case
 EVERY = 1.0
 AGAIN = "run the same command again to carry on"
 WAITING = {"queued", "waiting", "no-worker", "processing"}
@@ -121,10 +122,11 @@ class Remote:
                 self.client.close(timeout=EVERY)
 
     def _ask(self, handler: str, **about: Any) -> Any:
+        limit = max(self._patience, ANSWER)
         try:
-            return self.client.sync(getattr(self.client.scheduler, handler), callback_timeout=self._patience, **about)
+            return self.client.sync(getattr(self.client.scheduler, handler), callback_timeout=limit, **about)
         except TimeoutError:
-            raise self._error(f"no answer for {self._patience:g} s") from None
+            raise self._error(f"no answer for {limit:g} s") from None
 
     def _show(self, keys: Sequence[Any], progress: Callable[[int, int], None], done: threading.Event) -> None:
         """Progress from the state of at most 1,000 tasks; what the scheduler has forgotten was done."""

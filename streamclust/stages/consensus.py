@@ -20,10 +20,11 @@ from streamclust.cluster.restarts import restarts
 from streamclust.job import Job, fingerprint
 from streamclust.sampling import batch_key, row_hashes
 from streamclust.stages.compare import clusterings, label_rows, table_key
-from streamclust.stages.labels import NO_VALUE, LabelWriter, labels_name, unlabelled, up_to_date
+from streamclust.stages.labels import NO_VALUE, LabelWriter, labels_name, ready, unlabelled, up_to_date
 from streamclust.stages.names import cluster_ids, next_id
 from streamclust.stages.sweep import merge_lloyd
 from streamclust.store.rows import Rows
+from streamclust.store.store import Batch
 
 ROLE = "consensus"
 KINDS = {"label": np.int32, "confidence": np.float32}
@@ -47,7 +48,7 @@ def agree(job: Job, models: Mapping[str, str], comparison: str) -> str:
     known = up_to_date(job, "model", ROLE, wanted, "inputs")
     if known is not None:
         return known
-    names, addresses = list(every), label_rows(job, every)
+    names, addresses = list(every), _rows(job, every, store.batches)
     with job.journal.stage(ROLE, sum(map(len, addresses))):
         ballot = _ballot(job, every, comparison)
         found = _fit(job, ballot, names, addresses)
@@ -67,8 +68,7 @@ def predict(job: Job, model: str) -> list[str]:
     """Label the batches that the consensus has not labelled, by what it agreed upon; returns their names."""
     store, about = job.store, job.store.snapshot.entries[model].attributes
     every = dict(zip(about["clusterings"], about["parents"], strict=True))
-    waiting = unlabelled(store, model)
-    addresses = label_rows(job, every, batches=waiting) if waiting else []
+    addresses = _rows(job, every, unlabelled(store, model))
     if not addresses:
         return []
     ballot = Ballot(tuple(about["sizes"]), tuple(about["weights"]))
@@ -78,6 +78,12 @@ def predict(job: Job, model: str) -> list[str]:
         job.executor.map(write_labels, writer.addresses, ballot, list(every), centers)
         store.publish(f"predict {ROLE}", writer.finish(ROLE, COLUMNS))
     return sorted({rows.batch for rows in addresses})
+
+
+def _rows(job: Job, every: Mapping[str, str], batches: Sequence[Batch]) -> list[Rows]:
+    """Labels by all clusterings, of the batches that each of those has labelled."""
+    found = [batch for batch in batches if ready(job.store, every.values(), batch)]
+    return label_rows(job, every, batches=found) if found else []
 
 
 def _ballot(job: Job, every: Mapping[str, str], comparison: str) -> Ballot:

@@ -14,7 +14,7 @@ from streamclust.evidence import evidence, strongest
 from streamclust.job import Job, fingerprint
 from streamclust.planning import LABEL_ROWS
 from streamclust.quantiles import QuantileSketch
-from streamclust.stages.labels import LabelWriter, labels_name, unlabelled, up_to_date
+from streamclust.stages.labels import LabelWriter, labels_name, ready, unlabelled, up_to_date
 from streamclust.stages.sources import reduced_name
 from streamclust.stages.strangeness import load_sketches
 from streamclust.store.rows import Rows
@@ -117,8 +117,10 @@ def load_fusion(store: Store, model: str) -> fusion.Fusion:
 
 
 def _rows(store: Store, batch: Batch, strangeness: Mapping[str, str]) -> list[Rows]:
-    """Addresses of a batch with every measure of the descriptors it has; none where it was not measured yet."""
+    """Addresses of a batch with every measure of the descriptors it has; none where one was not measured yet."""
     paths: dict[str, Path] = {}
+    if not ready(store, strangeness.values(), batch):
+        return []
     for descriptor, model in strangeness.items():
         name = labels_name(model, batch.name)
         if name in store.snapshot.entries:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from numpy.typing import DTypeLike
 
 from streamclust.job import Job, fingerprint
+from streamclust.stages.sources import holds
 from streamclust.store.draft import Draft
 from streamclust.store.manifest import Entry
 from streamclust.store.rows import Rows
@@ -33,9 +34,23 @@ def up_to_date(job: Job, kind: str, role: str, wanted: str, about: str = "finger
     return found
 
 
+def labelled(store: Store, model: str, batch: Batch) -> bool:
+    """Whether a model has labelled a batch."""
+    return labels_name(model, batch.name) in store.snapshot.entries
+
+
 def unlabelled(store: Store, model: str) -> list[Batch]:
     """The batches that a model has not labelled yet."""
-    return [batch for batch in store.batches if labels_name(model, batch.name) not in store.snapshot.entries]
+    return [batch for batch in store.batches if not labelled(store, model, batch)]
+
+
+def ready(store: Store, models: Iterable[str], batch: Batch) -> bool:
+    """Whether models of descriptors have labelled a batch, each one whose descriptor it has.
+
+    It may be on its way: another writer brought it in since, or one was killed between two models.
+    """
+    about = {model: store.snapshot.entries[model].attributes["descriptor"] for model in models}
+    return all(labelled(store, model, batch) for model, of in about.items() if holds(store, batch, of))
 
 
 class LabelWriter:

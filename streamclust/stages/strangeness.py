@@ -17,7 +17,7 @@ from streamclust.evidence import MEASURES
 from streamclust.job import Job, fingerprint
 from streamclust.outliers import SubsampledDensity, fit_density, score_density
 from streamclust.quantiles import QuantileSketch
-from streamclust.stages.labels import NO_VALUE, LabelWriter, labels_name, unlabelled, up_to_date
+from streamclust.stages.labels import NO_VALUE, LabelWriter, labelled, labels_name, unlabelled, up_to_date
 from streamclust.stages.reduced import load_sample, read_valid, reduced_rows
 from streamclust.stages.sight import fit_noise, sight
 from streamclust.store.draft import Draft
@@ -107,7 +107,9 @@ def _fit(job: Job, projection: str, addresses: list[Rows], scratch: Draft) -> tu
 
 
 def _addresses(store: Store, projection: str, clustering: str, batches: Sequence[Batch] | None = None) -> list[Rows]:
-    rows = reduced_rows(store, projection, batches, norm="norm", residual="residual")
+    """Reduced rows of the batches that k-means labelled, with their distances."""
+    known = [b for b in (store.batches if batches is None else batches) if labelled(store, clustering, b)]
+    rows = reduced_rows(store, projection, known, norm="norm", residual="residual")
     return [r.with_arrays(distance=store.array(labels_name(clustering, r.batch), "distance")) for r in rows]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -20,14 +19,15 @@ from streamclust.store.manifest import ArrayEntry, Entry, sync
 from streamclust.store.rows import Rows, leaves
 
 
-def write_metadata(root: Path, damage: Damage, entry: Entry | None) -> bool:
+def write_metadata(root: Path, damage: Damage, entry: Entry | None, trial: Path) -> bool:
     """Write a group's or an array's metadata again, of an object by its entry as first published, or of a room.
 
-    Returns whether it was written: that of an array is not where no chunk is sound under it.
+    ``trial`` is a folder of the caller's, where an array's metadata is tried. Returns whether it was written: that of
+    an array is not where no chunk is sound under it.
     """
     file = root / damage.file
     if entry is not None and damage.array:
-        return _describe_again(root, file, entry.arrays[damage.array])
+        return _describe_again(file, entry.arrays[damage.array], trial)
     file.unlink(missing_ok=True)
     own = entry is not None and file.parent == root / "data" / entry.path
     said = {k: v for k, v in entry.attributes.items() if k != "proposal"} if own and entry else {}
@@ -37,20 +37,18 @@ def write_metadata(root: Path, damage: Damage, entry: Entry | None) -> bool:
     return True
 
 
-def _describe_again(root: Path, file: Path, about: ArrayEntry) -> bool:
+def _describe_again(file: Path, about: ArrayEntry, trial: Path) -> bool:
     """The metadata of a new array of the same shape; a chunk tells whether they are compressed."""
-    other, written = root / "drafts" / f"{secrets.token_hex(8)}.mend", False
     for compress in (False, True):
-        if not written:
-            arrays.create_array(other, about.shape, arrays.type_of(about.dtype), about.chunks[0], compress=compress)
-            if _fits(file.parent, other, about):
-                sync(other / "zarr.json")
-                os.replace(other / "zarr.json", file)  # noqa: PTH105 - watched by name where crashes are tried
-                sync(file.parent)
-                written = True
-        shutil.rmtree(other, ignore_errors=True)
+        shutil.rmtree(trial, ignore_errors=True)
         arrays.forget_open_arrays()
-    return written
+        arrays.create_array(trial, about.shape, arrays.type_of(about.dtype), about.chunks[0], compress=compress)
+        if _fits(file.parent, trial, about):
+            sync(trial / "zarr.json")
+            os.replace(trial / "zarr.json", file)  # noqa: PTH105 - watched by name where crashes are tried
+            sync(file.parent)
+            return True
+    return False
 
 
 def _fits(path: Path, other: Path, about: ArrayEntry) -> bool:

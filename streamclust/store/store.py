@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 ROOMS = ("batches", "projections", "reduced", "models", "labels", "grids", "names")
 FORMER = "former batch"  # the kind of one that came after the snapshot which the store was rolled back to
-ENDING = ("forgotten", "withdrawal")  # what may be published while rows are being forgotten
+ENDING = ("forgotten", "withdrawal", "trial")  # what may be drafted while rows are being forgotten
 _TRIES = 20
 
 

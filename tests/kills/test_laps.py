@@ -19,8 +19,7 @@ SLOW = [
     {"ingest": 120, "rollback": 40},
     {"fit": 40, "score": 15, "predict": 30},
     {"refit": 15, "daily": 20},
-    # what is stored is as it was; the copy of an array that metadata is tried on stays in drafts/
-    pytest.param({"repair": 20}, marks=pytest.mark.xfail(reason="a killed repair leaves a scratch folder behind")),
+    {"repair": 20},
 ]
 EVERY = ("open", "write", "fsync", "os.rename", "os.link", "os.mkdir")
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import fields
+from itertools import count
 from operator import attrgetter
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from streamclust import pipeline
@@ -17,7 +21,7 @@ from streamclust.stages.labels import labels_name
 from streamclust.stages.reduced import extend, read_valid, reduced_rows
 from streamclust.store.manifest import Entry
 from streamclust.store.store import Store
-from tests.cases import matrices, small, spoil, work, write_case
+from tests.cases import job_on, matrices, small, spoil, work, write_case
 
 N, M = 300, 70
 
@@ -39,6 +43,10 @@ def values(store: Store, name: str) -> dict[str, bytes]:
     return {array: store.read(name, array).tobytes() for array in store.snapshot.entries[name].arrays}
 
 
+def _projection(store: Store) -> str:
+    return next(n for n, e in store.snapshot.of_kind("projection").items() if e.attributes["descriptor"] == "a")
+
+
 def test_the_same_again(fitted):
     """Labels taken away and made again by the frozen models are the same bytes."""
     job, _ = fitted
@@ -56,7 +64,7 @@ def test_a_model_comes_back_as_it_was_fitted(fitted):
     job, _ = fitted
     store, seen = job.store, []
     real = strangeness._fit
-    projection = next(n for n, e in store.snapshot.of_kind("projection").items() if e.attributes["descriptor"] == "a")
+    projection = _projection(store)
     clustering = store.snapshot.newest("model", "a/kmeans")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(strangeness, "_fit", lambda *args: seen.append(real(*args)) or seen[-1])
@@ -77,9 +85,7 @@ def test_rows_are_placed_by_the_components_the_map_was_fitted_on(fitted, monkeyp
     """A map of a few leading components places the rows of any day by these, whatever more the projection has."""
     job, day = fitted
     monkeypatch.setattr(maps, "LEADING", 2)
-    projection = next(
-        n for n, e in job.store.snapshot.of_kind("projection").items() if e.attributes["descriptor"] == "a"
-    )
+    projection = _projection(job.store)
     job.settings = small(map__perplexity=7)
     (name,) = maps.maps(job, [projection])
     monkeypatch.undo()
@@ -114,6 +120,42 @@ def test_a_new_batch(fitted):
     threshold = job.store.snapshot.entries[job.store.snapshot.newest("model", "outliers")].attributes["threshold"]
     scored = new["outlier_score"].notna()
     assert ((new["outlier_score"] >= np.float32(threshold)) == new["outlier"])[scored].all()
+
+
+@pytest.mark.parametrize("k", range(1, 7))
+def test_a_batch_that_another_writer_brings_in_meanwhile(fitted, tmp_path, monkeypatch, k):
+    """Whenever it comes, it is left alone or judged by all of its descriptors, and the next run does what is left."""
+    job, day = fitted
+    other = write_case(tmp_path / "other", matrices(6, 20, {"a": 8, "b": 5}))
+    alone = job_on(Path(shutil.copytree(job.store.path, tmp_path / "alone")))
+    for case in (day, other):
+        ingest(alone, open_case(case))
+        pipeline.predict(alone)
+    publish, so_far = job.store.publish, count()
+
+    def interrupted(*args, **more):
+        publish(*args, **more)
+        if next(so_far) == k:
+            ingest(job_on(job.store.path), open_case(other))
+            extend(job_on(job.store.path), _projection(job.store))
+
+    monkeypatch.setattr(job.store, "publish", interrupted)
+    ingest(job, open_case(day))
+    pipeline.predict(job)
+    pipeline.predict(job_on(job.store.path))
+    found, wanted = (of.store.labels().compute() for of in (job_on(job.store.path), alone))
+    assert next(so_far) > k + 1
+    pd.testing.assert_frame_equal(*(t.set_index(["batch", "path"]).sort_index() for t in (found, wanted)))
+
+
+def test_outliers_of_rows_that_nobody_labelled_yet(fitted):
+    """A run killed after it reduced a day: the day is left to the next one that labels it."""
+    job, day = fitted
+    ingest(job, open_case(day))
+    extend(job, _projection(job.store))
+    assert pipeline.score(job)["scored"] == N - 1  # one row is not valid
+    pipeline.predict(job)
+    assert job.store.labels().compute()["outlier_score"].notna().sum() == N + M - 2
 
 
 def test_a_batch_that_lacks_a_descriptor(fitted, tmp_path):
