@@ -81,7 +81,7 @@ def test_run_quiet_and_json(made):
     assert len(list((folder / "s" / "report" / "sheets").iterdir())) == sum(facts["clusters"].values())
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", [pytest.param(s, marks=pytest.mark.slow if s == "render" else ()) for s in STAGES])
 def test_stages_again_are_one_json_object(made, name):
     folder, _, toml, _, _ = made
     number = open_store(folder / "s").snapshot.number
