@@ -23,11 +23,12 @@ PROCESS_BYTES = 560 * 10**6  # an interpreter with every library loaded and the 
 TILE_BYTES = 96 * 2**20  # scratch of a tiled GEMM and its selection, per worker, set generously
 UNPACK_BYTES = PROCESS_BYTES + 768 * 2**20  # this process and what the one that reads a foreign format may allocate
 _SIGHT_BYTES = 68  # of a row and a vote: eight neighbours and their distances, and a cluster
-# Arithmetic in units of `Rates`, measured at 416,314 rows of 28 to 521 components and at 6,080 rows.
+# Arithmetic in units of `Rates`, from runs of 416,314 rows x 28 to 521 components and of 6,080 rows.
 _EIGEN = 13  # multiply-adds of a decomposition by d cubed
-_TWO_PRODUCTS, _PER_VISIT, _ON_SAMPLE = 2, 5, 8  # a row at a centre: products, comparisons; and visits of the sample
-_PER_PAIR, _TREE = 6, 10  # comparisons of a row and a sampled one, and of two sampled ones in HDBSCAN's tree
-_TSNE, _DRAWING = 3e6, 1e3  # of a row in a map's fit, and of a pixel
+_TWO_PRODUCTS, _PER_VISIT = 2, 5  # of a row that meets a centre: distances and sums; comparisons
+_RESTARTED, _PRODUCTS, _COMPARED = 5_000, 300, 8_000  # sample rows that restarts look at; of each that meets a centre
+_PER_PAIR, _TREE = 3.5, 10  # comparisons of a row and a sampled one, and of two sampled ones in HDBSCAN's tree
+_TSNE, _DRAWING = 1.5e6, 1e3  # of a row in a map's fit, and of a pixel
 _GRIDS = 2 * (2 * 2048**2 + 31 * 1024**2) * 4  # the count grids of one map, and what a day adds to them
 
 
@@ -144,8 +145,9 @@ def _cluster(name: str, shape: Shape, settings: Settings, workers: int) -> Step:
     passes = 1 + s.passes + 4
     peak = PROCESS_BYTES + 6 * centers + sample * p * 8
     peak += workers * (2 * _reduced_block(shape) + TILE_BYTES + 2 * centers)
-    visits = (sum(s.ks) + _fine(shape, settings)) * (shape.n * (s.passes + 2) + sample * _ON_SAMPLE)
-    costs = _TWO_PRODUCTS * visits * p, _PER_VISIT * visits
+    every = sum(s.ks) + _fine(shape, settings)
+    visits, restarted = every * shape.n * (s.passes + 2), every * min(sample, _RESTARTED)
+    costs = (_TWO_PRODUCTS * visits + _PRODUCTS * restarted) * p, _PER_VISIT * visits + _COMPARED * restarted
     return Step("fit", f"{name}: cluster", passes, passes * shape.n * p * 4, shape.n * 16, peak, *costs, workers)
 
 
