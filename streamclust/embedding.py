@@ -128,8 +128,8 @@ def _tsne(X: Map, start: NDArray[np.float64], seed: int, perplexity: float, n_jo
     affinities = PerplexityBasedNN(knn_index=known, perplexity=perplexity, n_jobs=n_jobs)
     start = start * (1e-4 / max(float(start[:, 0].std()), 1e-300))
     start = start + np.random.default_rng(seed).normal(0, 1e-6, start.shape)
-    # The grid of the FFT follows the width of the map, not the points, and its loops hold Python's lock: of 6,000 points
-    # Barnes-Hut makes a map of the same divergence in half of the time, and several at once. In 3-D openTSNE has no FFT.
+    # The FFT's grid grows with the map's width, not with the points, and its loops hold Python's lock: of 6,000 points
+    # Barnes-Hut makes as good a map in half of the time, and several at once. In 3-D openTSNE has no FFT.
     method = "fft" if start.shape[1] == 2 and len(X) >= _FEW_FOR_FFT else "bh"
     embedding = TSNEEmbedding(
         start, affinities, negative_gradient_method=method, theta=_THETA, n_jobs=n_jobs, random_state=seed
