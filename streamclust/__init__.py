@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "open": ("streamclust.store.store", "open_store"),
     "run": ("streamclust.pipeline", "run"),
-    "plan": ("streamclust.pipeline", "plan_for"),
+    "plan": ("streamclust.budget", "plan_for"),
     "export": ("streamclust.exporting", "export"),
     "Store": ("streamclust.store.store", "Store"),
     "RunResult": ("streamclust.pipeline", "RunResult"),
@@ -28,13 +28,13 @@ _HOMES = {
 __all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604  # the names are strings, in one place
 
 if TYPE_CHECKING:
+    from streamclust.budget import plan_for as plan
     from streamclust.config import Settings, load_settings
     from streamclust.demo import draw_case
     from streamclust.errors import BudgetError, ConflictError, DamageError, InputError, StreamclustError
     from streamclust.estimators import label_with
     from streamclust.exporting import export
     from streamclust.pipeline import RunResult, run
-    from streamclust.pipeline import plan_for as plan
     from streamclust.store.store import Store
     from streamclust.store.store import open_store as open  # as zarr.open: the word users expect
     from streamclust.streaming.kmeans import StreamingKMeans

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,14 +10,13 @@ from typing import Any
 
 from streamclust import costs
 from streamclust.blocks import executor, one_blas_thread
+from streamclust.budget import shapes_of_case, shapes_of_store, workers
 from streamclust.config import Settings
 from streamclust.errors import InputError
 from streamclust.ingest import ingest as ingest_batch
 from streamclust.job import Job
 from streamclust.journal import Journal, Listener, Silent
-from streamclust.planning import Plan, Shape
 from streamclust.readers.case import Case, open_case
-from streamclust.readers.sources import unpacked_bytes
 from streamclust.reporting import collect
 from streamclust.reporting.refit import collect_refit, write_refit
 from streamclust.stages import algorithms, clusters, compare, consensus, fused, grids, maps, reduced, refit, strangeness
@@ -86,7 +84,7 @@ def ingest_case(
     encoding = settings.ingest.path_encoding
     opened = open_case(Path(case).absolute(), pictures=pictures, columns=columns, path_encoding=encoding)
     _check_k(opened, settings)
-    plan = costs.within(_shapes_of_case(opened), settings, workers(settings))
+    plan = costs.within(shapes_of_case(opened), settings, workers(settings))
     job = _job(partial(create, Path(store)), settings, plan.workers, listener or Silent())
     return job, ingest_batch(job, opened, batch)
 
@@ -99,7 +97,7 @@ def prepare_day(job: Job, case: Case) -> None:
     BudgetError : not even one worker fits.
     """
     wanted = workers(job.settings)
-    allowed = costs.within(_shapes_of_case(case), job.settings, wanted, "daily").workers
+    allowed = costs.within(shapes_of_case(case), job.settings, wanted, "daily").workers
     if allowed < wanted:
         job.executor.close()
         job.executor = executor(job.settings.scheduler, allowed, job.journal.listener.progress)
@@ -120,7 +118,7 @@ def on_store(
     opened = open_store(store)
     if not opened.batches:
         raise InputError(opened.path, "the store is empty", "at least one batch", "streamclust ingest STORE CASE")
-    plan = costs.within(_shapes_of_store(opened), settings, workers(settings))
+    plan = costs.within(shapes_of_store(opened), settings, workers(settings))
     with _job(lambda: opened, settings, plan.workers, listener or Silent()) as job:
         return stage(job)
 
@@ -267,26 +265,6 @@ def describe(store: Store) -> dict[str, Any]:
     }
 
 
-def plan_for(source: Path | str, settings: Settings, command: str = "run") -> Plan:
-    """The plan of a command over a case, or over a store; of a store all has been brought in.
-
-    Raises
-    ------
-    InputError : no such command, or one that brings a case in, over a store. BudgetError : ``settings.memory`` cannot
-    hold.
-    """
-    source = Path(source)
-    if command not in costs.COMMANDS:
-        raise InputError(f"command {command!r}", "no such command is planned", f"one of {', '.join(costs.COMMANDS)}")
-    if not (source / "log").is_dir():
-        shapes = _shapes_of_case(open_case(source, path_encoding=settings.ingest.path_encoding))
-        return costs.within(shapes, settings, workers(settings), command)
-    if command in {"ingest", "daily"}:
-        raise InputError(f"a plan of {command}", f"{source} is a store", "the case that is to come in")
-    found = costs.within(_shapes_of_store(open_store(source)), settings, workers(settings), command)
-    return replace(found, steps=tuple(step for step in found.steps if step.command != "ingest"))
-
-
 def verify(
     store: Path | str, settings: Settings | None = None, listener: Listener | None = None, *, quick: bool = False
 ) -> Verified:
@@ -323,23 +301,7 @@ def _check_k(case: Case, settings: Settings) -> None:
             )
 
 
-def workers(settings: Settings) -> int:
-    """Threads of this machine's own executor."""
-    return settings.workers or len(os.sched_getaffinity(0))
-
-
 def _job(opening: Callable[[], Store], settings: Settings, workers: int, listener: Listener) -> Job:
     """The executor comes first: where no scheduler answers, no store is made."""
     found = executor(settings.scheduler, workers, listener.progress)
     return Job(opening(), settings, found, Journal(listener))
-
-
-def _shapes_of_case(case: Case) -> dict[str, Shape]:
-    return {
-        name: Shape(*source.shape, source.dtype.itemsize, unpacked=unpacked_bytes(source))
-        for name, source in case.descriptors.items()
-    }
-
-
-def _shapes_of_store(store: Store) -> dict[str, Shape]:
-    return {name: Shape(store.n, d) for name, d in store.descriptors.items()}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from streamclust import pipeline
 from streamclust.blocks import Executor, executor
+from streamclust.budget import workers
 from streamclust.config import Settings
 from streamclust.errors import StreamclustError
 from streamclust.job import Job
@@ -41,7 +42,7 @@ def repair(
     if not found.damage and not found.taken_out:
         return found, done
     journal = Journal(listener or Silent())
-    by = executor(settings.scheduler, pipeline.workers(settings), journal.listener.progress)
+    by = executor(settings.scheduler, workers(settings), journal.listener.progress)
     with Job(opened, settings, by, journal) as job:
         left = _in_place(opened, by, found.damage, done) if found.damage else ()
         gone = _take_out(job, {one.path for one in left}, done)

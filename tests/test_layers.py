@@ -18,7 +18,7 @@ ROOMS = [
     ["remote"],
     ["blocks", "journal", "readers"],
     ["store"],
-    ["job", "rates"],
+    ["job", "rates", "budget"],
     ["images", "exporting", "estimators", "streaming"],
     ["ingest"],
     ["stages"],

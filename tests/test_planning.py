@@ -140,7 +140,8 @@ MEASURE = """
 import sys
 from pathlib import Path
 from streamclust.config import load_settings
-from streamclust.pipeline import plan_for, run
+from streamclust.budget import plan_for
+from streamclust.pipeline import run
 settings = load_settings(Path(sys.argv[3]))
 result = run(sys.argv[1], sys.argv[2], settings)
 print(plan_for(Path(sys.argv[2]), settings).peak.peak_bytes, result.summary()["peak_bytes"])

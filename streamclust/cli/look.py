@@ -64,7 +64,7 @@ def plan(
 ) -> None:
     """Passes, bytes, disk, peak memory and about the time of a command, before anything runs."""
     with session(as_json, quiet=False):
-        from streamclust.pipeline import plan_for
+        from streamclust.budget import plan_for
         from streamclust.rates import measure_rates
         from streamclust.terminal import columns
 
