@@ -103,7 +103,7 @@ def test_a_full_disk(disk, cases, tmp_path, room):
     assert filled_up(disk, cases, tmp_path, room)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_disk_that_fills_up_at_any_file_and_any_page(disk, cases, tmp_path):
     """One file or one page more each time, until there is room for all."""
     for rooms in (((k, -1) for k in range(INODES)), ((INODES, k) for k in range(1024))):

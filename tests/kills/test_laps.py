@@ -15,7 +15,7 @@ from tests.faults import ROOT
 
 # What is cheap is killed more often.
 QUICK = {"ingest": 20}
-SLOW = [
+LONG = [
     {"ingest": 120, "rollback": 40},
     {"fit": 40, "score": 15, "predict": 30},
     {"refit": 15, "daily": 20},
@@ -40,7 +40,12 @@ def test_a_few_kills():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scenes", SLOW, ids=" ".join)
+def test_more_kills_of_every_verb():
+    killed(3, {scene: 4 for scenes in LONG for scene in scenes})
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("scenes", LONG, ids=" ".join)
 def test_three_hundred_kills(scenes):
     points = killed(2, scenes)
     if "ingest" in scenes:

@@ -11,7 +11,7 @@ import pytest
 from tests.faults import ROOT
 
 
-@pytest.mark.parametrize("rounds", [1, pytest.param(15, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [1, pytest.param(15, marks=pytest.mark.long)])
 def test_two_writers_and_a_reader(rounds):
     command = [sys.executable, "-m", "tests.kills.races", "3", str(rounds)]
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

@@ -23,7 +23,12 @@ BLOCKS = 1024
 PUBLISH, PUBLISHES = "streamclust.store.manifest:publish", 18
 SETTINGS = small(algorithms__also=["mixture", "agglomerative"], algorithms__k="own", algorithms__consensus=True)
 QUICK = [("streamclust.stages.fused:flag_block", 1, "after")]
-REST = [(PUBLISH, k, when) for k in range(1, PUBLISHES + 1) for when in ("before", "after")] + [
+PUBLISHED = [  # either side of each, one of them where time is short
+    pytest.param(PUBLISH, k, when, marks=pytest.mark.slow if side == k % 2 else pytest.mark.long)
+    for k in range(1, PUBLISHES + 1)
+    for side, when in enumerate(("before", "after"))
+]
+WRITTEN = [
     ("streamclust.stages.reduced:reduce_block", 2, "after"),
     ("streamclust.stages.clusters:add_labels", 3, "after"),
     ("streamclust.stages.algorithms:add_judged", 2, "after"),
@@ -74,8 +79,13 @@ def test_killed_and_started_again(case, uninterrupted, tmp_path, where, count, w
     killed_and_again(case, uninterrupted, tmp_path / "s", where, count, when)
 
 
+@pytest.mark.parametrize(("where", "count", "when"), PUBLISHED)
+def test_killed_at_a_publish_and_started_again(case, uninterrupted, tmp_path, where, count, when):
+    killed_and_again(case, uninterrupted, tmp_path / "s", where, count, when)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("where", "count", "when"), REST)
+@pytest.mark.parametrize(("where", "count", "when"), WRITTEN)
 def test_killed_anywhere_and_started_again(case, uninterrupted, tmp_path, where, count, when):
     killed_and_again(case, uninterrupted, tmp_path / "s", where, count, when)
 
