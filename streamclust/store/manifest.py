@@ -255,7 +255,7 @@ def publish(
     """Publish the state after ``base``. The caller has synced every file that ``add`` names.
 
     ``state`` is what shall be in force as it is, down to when each entry was added; ``add`` and ``remove`` then only
-    say how it differs from ``base``, but for what moved into packs. ``first`` is the oldest that is kept, if it changes.
+    say how it differs from ``base``, but for what moved into packs. ``first`` is the oldest kept one, if it changes.
 
     Raises
     ------

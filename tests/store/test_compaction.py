@@ -105,7 +105,7 @@ def test_another_program_sees_ordinary_arrays(copied):
 
 
 @given(
-    rows=st.lists(st.integers(1, 40), min_size=2, max_size=6),
+    rows=st.lists(st.integers(3, 40), min_size=2, max_size=6),
     size=st.sampled_from([64, 200, 4096]),
     files=st.sampled_from([64, 500, 4096]),
     data=st.data(),
@@ -304,14 +304,15 @@ def test_a_copy_of_a_forgotten_row_in_another_batch_of_the_pack_is_no_trace(copi
 
 
 @pytest.mark.parametrize("how", ["flip", "cut", "delete"])
-def test_damage_in_a_pack_is_named_by_batch_and_rows(copied, how):
+@pytest.mark.parametrize("count", [3, pytest.param(40, marks=pytest.mark.slow)])
+def test_damage_in_a_pack_is_named_by_batch_and_rows(copied, how, count):
     store, rng = open_store(copied), random.Random(how)
     compact(store, Serial())
     prune(store, 1)
     assert len({e.path for e in packed(store).values()}) > 5
     folder = copied / "data" / "packs"
     files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
-    for file in rng.sample(files, 40):
+    for file in rng.sample(files, count):
         whole = file.read_bytes()
         damage(file, how, rng)
         arrays.forget_open_arrays()
@@ -394,16 +395,15 @@ def test_repair_makes_labels_in_packs_again_and_metadata_and_leaves_rows_alone(c
         damage(arrays.chunk_files(where)[0], "flip", random.Random(1))
     rows = arrays.chunk_files(moments)[0].read_bytes()
     for meta in (
-        labels.path / "zarr.json",
+        labels.path.parent / "distance/zarr.json",
         moments.path.parents[1] / "b/mean/zarr.json",
         copied / "data/packs/zarr.json",
     ):
         damage(meta, "cut", random.Random(2))
     found, done = repair(copied, SETTINGS)
     assert len([line for line in done if line.startswith("written again from the manifest")]) == 3
-    assert {(one.name, one.array) for one in found.damage} == {
-        (b.name, "moments/a/mean") for b in store.batches if b.name in {o.name for o in found.damage}
-    }
+    assert {one.array for one in found.damage} == {"moments/a/mean"}
+    assert {one.name for one in found.damage} <= {batch.name for batch in store.batches}
     assert all("backup" in one.hint for one in found.damage)
     assert arrays.chunk_files(moments)[0].read_bytes() == rows
     after = open_store(copied)
@@ -444,7 +444,7 @@ def test_the_command(copied):
     assert "merged into" in done.output
     done = CliRunner().invoke(app, ["compact", str(copied), "--json"])
     assert json.loads(done.stdout)["packs"] == 0
-    assert CliRunner().invoke(app, ["compact", str(copied)]).output.startswith("nothing to merge")
+    assert CliRunner().invoke(app, ["compact", str(copied)]).output.endswith("nothing to merge\n")
     assert CliRunner().invoke(app, ["compact", str(Path(copied) / "no")]).exit_code == 2
 
 
