@@ -115,9 +115,7 @@ def compact(
         from streamclust.pipeline import compact as merge
 
         done = merge(store, settings(config, flags), show)
-        text = (
-            f"{done.objects:,} objects merged into {done.packs:,} packs of {mb(done.bytes)}, snapshot {done.snapshot}"
-        )
+        text = f"{done.objects:,} objects merged into {done.packs:,} packs, {mb(done.bytes)}, snapshot {done.snapshot}"
         text += "\nolder snapshots keep theirs until: streamclust prune STORE --keep N"
         answer(as_json, asdict(done), text if done.packs else "nothing to merge")
 

@@ -158,6 +158,9 @@ def test_fits_are_the_same_and_the_next_days_are_merged_too(tmp_path):
             assert len(packed(job.store)) == sum(e.kind in MERGED for e in job.store.snapshot.entries.values())
             assert verify(path, Dask(2)).damage == ()
             assert compact(job.store, Serial()).packs == 0
+            prune(job.store, 1)
+            found = verify(path, Serial())
+            assert (found.damage, found.orphans) == ((), ())
         tables.append(exported(job.store, tmp_path))
     assert tables[0] == tables[1]
 
