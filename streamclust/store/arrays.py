@@ -132,9 +132,16 @@ def is_as_said(where: Where, shape: tuple[int, ...], dtype: str, grid: tuple[int
     """Whether metadata fits what is known of an array; that of a larger one it lies in is read once only."""
     if isinstance(where, Path):
         return describe(where) == (shape, dtype, grid)
-    found = _described(where.path)
-    fits = found is not None and (found[0][1:], found[1]) == (shape[1:], dtype) and grid[0] == where.step
-    return fits and found is not None and where.first + where.rows <= found[0][0]
+    return holds(_described(where.path), where, shape, dtype)
+
+
+def holds(found: tuple[tuple[int, ...], Any, tuple[int, ...]] | None, part: Part, shape: Any, dtype: str) -> bool:
+    """Whether an array of that shape, data type and chunk shape can have such a part."""
+    if found is None or len(found[0]) != len(shape):
+        return False
+    (n, *width), of, (step, *whole) = found
+    fits = (width, whole, of) == (list(shape[1:]), list(shape[1:]), dtype)
+    return fits and step > 0 and part.first + part.rows <= n
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

@@ -10,9 +10,8 @@ from typing import Any
 
 from streamclust.errors import DamageError
 from streamclust.store import arrays, chunks, manifest
-from streamclust.store.arrays import Where
 from streamclust.store.manifest import ArrayEntry, Entry
-from streamclust.store.store import address
+from streamclust.store.store import address, part
 
 DERIVED = ("projection", "reduced", "model", "labels", "grid", "comparison", "refit", "thumbs", "day", "reference")
 PACK = "pack"  # the kind of an object that holds the rows of many
@@ -116,23 +115,20 @@ def _check_packed(known: Known, data: Path) -> Looked:
     """Of an object in a pack, the files that its rows lie in; the pack's metadata is looked at with the pack."""
     damage, pieces = list[Damage](), list[Piece]()
     for array, about in known.entry.arrays.items():
-        where = address(data, known.entry, array)
+        mine = part(data, known.entry, array)
         try:
-            meta = arrays.read_metadata(data / known.entry.path / array)
+            meta = arrays.read_metadata(mine.path)
         except DamageError:
             continue
+        if meta["node_type"] == "group" or not arrays.holds(arrays.shape_in(meta), mine, about.shape, about.dtype):
+            continue
         for start, stop in _grid(about):
-            files = arrays.sized_files(*_on_disk(where, start, stop, meta))
+            files = arrays.sized_files(mine.path, meta, mine.first + start, mine.first + stop)
             wrong = list(_wrong_files(known, array, files, data, (start, stop)))
             damage += wrong
             if not wrong:
                 pieces.append(Piece(known, array, start, stop, _bytes(about)))
     return Looked(tuple(damage), tuple(pieces), sum(piece.bytes for piece in pieces))
-
-
-def _on_disk(where: Where, start: int, stop: int, meta: dict[str, Any]) -> tuple[Path, dict[str, Any], int, int]:
-    path, first, last = arrays.span(where, start, stop)
-    return path, meta, first, last
 
 
 def _wrong_files(

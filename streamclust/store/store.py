@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from streamclust.errors import ConflictError, DamageError, InputError
 from streamclust.planning import chunk_rows
 from streamclust.store import arrays, manifest
-from streamclust.store.arrays import Where
+from streamclust.store.arrays import Part, Where
 from streamclust.store.draft import Draft, sweep
 from streamclust.store.guards import refuse_stale
 from streamclust.store.manifest import Entry, Snapshot
@@ -246,8 +246,13 @@ def unfinished(snapshot: Snapshot) -> list[str]:
 
 def address(data: Path, entry: Entry, array: str) -> Where:
     """Where an array of an object lies below the folder ``data``."""
-    path, about = data / entry.path / array, entry.arrays[array]
-    return arrays.Part(path, entry.first[array], about.shape[0], about.chunks[0]) if entry.first else path
+    return part(data, entry, array) if entry.first else data / entry.path / array
+
+
+def part(data: Path, entry: Entry, array: str) -> Part:
+    """The same of an object in a pack."""
+    about = entry.arrays[array]
+    return Part(data / entry.path / array, entry.first[array], about.shape[0], about.chunks[0])
 
 
 def _block(path: Where | None, start: int, stop: int, d: int, dtype: np.dtype[Any]) -> NDArray[Any]:
