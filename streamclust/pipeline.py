@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from streamclust import planning
+from streamclust import costs
 from streamclust.blocks import executor, one_blas_thread
 from streamclust.config import Settings
 from streamclust.errors import InputError
@@ -88,7 +88,7 @@ def ingest_case(
     encoding = settings.ingest.path_encoding
     opened = open_case(Path(case).absolute(), pictures=pictures, columns=columns, path_encoding=encoding)
     _check_k(opened, settings)
-    plan = planning.within(_shapes_of_case(opened), settings, workers(settings))
+    plan = costs.within(_shapes_of_case(opened), settings, workers(settings))
     job = _job(partial(create, Path(store)), settings, plan.workers, listener or Silent())
     return job, ingest_batch(job, opened, batch)
 
@@ -101,7 +101,7 @@ def prepare_day(job: Job, case: Case) -> None:
     BudgetError : not even one worker fits.
     """
     wanted = workers(job.settings)
-    allowed = planning.within(_shapes_of_case(case), job.settings, wanted, planning.plan_day).workers
+    allowed = costs.within(_shapes_of_case(case), job.settings, wanted, "daily").workers
     if allowed < wanted:
         job.executor.close()
         job.executor = executor(job.settings.scheduler, allowed, job.journal.listener.progress)
@@ -122,7 +122,7 @@ def on_store(
     opened = open_store(store)
     if not opened.batches:
         raise InputError(opened.path, "the store is empty", "at least one batch", "streamclust ingest STORE CASE")
-    plan = planning.within(_shapes_of_store(opened), settings, workers(settings))
+    plan = costs.within(_shapes_of_store(opened), settings, workers(settings))
     with _job(lambda: opened, settings, plan.workers, listener or Silent()) as job:
         return stage(job)
 
@@ -269,14 +269,24 @@ def describe(store: Store) -> dict[str, Any]:
     }
 
 
-def plan_for(source: Path | str, settings: Settings) -> Plan:
-    """The plan of a run over a case or a store."""
+def plan_for(source: Path | str, settings: Settings, command: str = "run") -> Plan:
+    """The plan of a command over a case, or over a store; of a store all has been brought in.
+
+    Raises
+    ------
+    InputError : no such command, or one that brings a case in, over a store. BudgetError : ``settings.memory`` cannot
+    hold.
+    """
     source = Path(source)
-    if (source / "log").is_dir():
-        shapes = _shapes_of_store(open_store(source))
-    else:
+    if command not in costs.COMMANDS:
+        raise InputError(f"command {command!r}", "no such command is planned", f"one of {', '.join(costs.COMMANDS)}")
+    if not (source / "log").is_dir():
         shapes = _shapes_of_case(open_case(source, path_encoding=settings.ingest.path_encoding))
-    return planning.within(shapes, settings, workers(settings))
+        return costs.within(shapes, settings, workers(settings), command)
+    if command in {"ingest", "daily"}:
+        raise InputError(f"a plan of {command}", f"{source} is a store", "the case that is to come in")
+    found = costs.within(_shapes_of_store(open_store(source)), settings, workers(settings), command)
+    return replace(found, steps=tuple(step for step in found.steps if step.command != "ingest"))
 
 
 def verify(

@@ -81,7 +81,7 @@ def test_run_quiet_and_json(made):
     assert len(list((folder / "s" / "report" / "sheets").iterdir())) == sum(facts["clusters"].values())
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", [pytest.param(s, marks=pytest.mark.slow if s == "render" else ()) for s in STAGES])
 def test_stages_again_are_one_json_object(made, name):
     folder, _, toml, _, _ = made
     number = open_store(folder / "s").snapshot.number
@@ -106,7 +106,16 @@ def test_info_plan_and_ingest(made, tmp_path):
     for source in (folder / "s", case):
         facts = json.loads(invoke("plan", source, "--config", toml, "--json").stdout)
         assert facts["peak_bytes"] == max(step["peak_bytes"] for step in facts["steps"])
-        assert "workers, disk" in invoke("plan", source).stdout
+        assert "workers, disk" in (text := invoke("plan", source).stdout)
+        assert "at the rates measured just now" in text
+        fit = json.loads(invoke("plan", source, "--for", "fit", "--json").stdout)
+        assert 0 < fit["seconds"] == pytest.approx(sum(step["seconds"] for step in fit["steps"]))
+        assert {step["command"] for step in fit["steps"]} == {"fit"}
+    assert json.loads(invoke("plan", case, "--for", "daily", "--json").stdout)["steps"][0]["name"].endswith("ingest")
+    for source, command, said in ((folder / "s", "daily", "is a store"), (case, "walk", "no such command is planned")):
+        refused = invoke("plan", source, "--for", command)
+        assert refused.exit_code == 2
+        assert said in refused.stderr
     again = invoke("ingest", folder / "s", case, "--json", "--columns", "site=camera")
     assert json.loads(again.stdout)["rows"] == 300
     named = invoke("ingest", tmp_path / "s", case, "--batch", "monday", "--quiet")

@@ -75,6 +75,7 @@ def test_new_folders_are_taken_in_oldest_first_and_once(place):
     assert "nothing new; 3 folders were taken in before" in again.text()
 
 
+@pytest.mark.slow
 def test_a_folder_that_was_only_copied_anew_is_known(place):
     store, drop = place
     daily(store, drop, SETTINGS)
@@ -120,7 +121,7 @@ def test_another_width_is_set_aside(place):
     assert len(found.taken) == 3
 
 
-@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("n", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_thin_day(place, n):
     store, drop = place
     write_case(drop / "2026-02-01", fresh(n))
@@ -141,6 +142,7 @@ def test_a_day_may_lack_a_descriptor_or_bring_a_new_one(place):
     assert new["outlier_score"].notna().all()
 
 
+@pytest.mark.slow
 def test_the_same_path_in_two_days_is_two_images(place):
     store, drop = place
     daily(store, drop, SETTINGS)
@@ -175,7 +177,7 @@ def test_a_command_that_fails_is_logged_and_no_more(place):
     assert any("/no/such/command failed" in line for line in lines(store))
 
 
-@pytest.mark.parametrize("stage", ["predict", "watch", "page"])
+@pytest.mark.parametrize("stage", ["predict", *(pytest.param(s, marks=pytest.mark.slow) for s in ("watch", "page"))])
 def test_a_day_that_was_cut_short_is_finished_next_time(place, monkeypatch, stage):
     store, drop = place
     home, name = {
@@ -237,6 +239,7 @@ def test_a_day_reads_no_rows_of_other_batches(place, monkeypatch):
     assert batches <= {"000005-2026-02-01", "000001-base"}
 
 
+@pytest.mark.slow
 def test_the_job_says_what_it_did(place, capsys):
     store, drop = place
     settings = small_toml(store.parent, daily__settle=0)

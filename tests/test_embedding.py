@@ -62,6 +62,7 @@ def test_islands_stay_apart():
     assert (label[neighbours] == label[:, None]).mean() > 0.99
 
 
+@pytest.mark.slow
 def test_the_fft_makes_the_same_kind_of_map(monkeypatch):
     monkeypatch.setattr(embedding, "_FEW_FOR_FFT", 0)
     X, label = islands(400)

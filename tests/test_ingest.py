@@ -22,7 +22,7 @@ import zarr.storage._local as zarr_files
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from streamclust import planning
+from streamclust import costs
 from streamclust.blocks import Dask, Serial, one_blas_thread
 from streamclust.config import Settings
 from streamclust.errors import BudgetError, ConflictError, InputError
@@ -496,7 +496,7 @@ def test_peak_memory_is_within_the_plan_and_does_not_grow_with_the_rows(tmp_path
         del X
         code, said = finish(child("memory", tmp_path / f"s{n}", folder))
         assert code == 0
-        step = planning.plan({"osnet": Shape(n, 512)}, Settings(), 2).steps[0]
+        step = costs.plan({"osnet": Shape(n, 512)}, Settings(), 2).steps[0]
         assert step.name == "osnet: ingest"
         peaks.append(int(said))
         assert peaks[-1] <= step.peak_bytes

@@ -59,6 +59,7 @@ def test_refit_proposes_and_accepts_when_told(tmp_path):
     assert streamclust.open(store.path).snapshot.number == opened.snapshot.number
 
 
+@pytest.mark.slow
 def test_refit_refuses_what_it_cannot_do_in_one_line(tmp_path):
     found = refit(tmp_path / "nowhere")
     assert found.returncode == 2

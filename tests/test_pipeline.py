@@ -31,6 +31,7 @@ def check_page(page):
     return text
 
 
+@pytest.mark.slow
 def test_a_case_without_pictures(tmp_path):
     with no_fsync():
         job = work(tmp_path / "s", write_case(tmp_path / "case", {"a": clustered(1, 200, 8)}, metadata(200)))

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamclust import planning
+from streamclust import costs, planning
 from streamclust.config import Settings, load_settings
 from streamclust.errors import BudgetError
-from streamclust.planning import Shape
+from streamclust.planning import Rates, Shape
 from tests.cases import clustered, small_toml, write_case
 from tests.faults import ROOT
 
@@ -30,21 +30,21 @@ def test_more_memory_never_gives_fewer_workers(shape, budgets, workers):
     counts = []
     for budget in sorted(budgets):
         try:
-            found = planning.within({"a": shape}, load_settings(None, {"memory": f"{budget}B"}), workers)
+            found = costs.within({"a": shape}, load_settings(None, {"memory": f"{budget}B"}), workers)
         except BudgetError:
             counts.append(0)
             continue
         assert found.peak.peak_bytes <= budget
         counts.append(found.workers)
     assert all(a <= b for a, b in pairwise(counts))
-    assert planning.within({"a": shape}, Settings(), workers).workers == workers
+    assert costs.within({"a": shape}, Settings(), workers).workers == workers
 
 
 @given(shape=shapes, more=st.integers(0, 10**8), workers=st.integers(1, 16))
 @settings(deadline=None)
 def test_bytes_are_monotone_in_rows(shape, more, workers):
-    few = planning.plan({"a": shape}, Settings(), workers)
-    many = planning.plan({"a": Shape(shape.n + more, shape.d, shape.itemsize)}, Settings(), workers)
+    few = costs.plan({"a": shape}, Settings(), workers)
+    many = costs.plan({"a": Shape(shape.n + more, shape.d, shape.itemsize)}, Settings(), workers)
     assert few.disk_bytes <= many.disk_bytes
     for a, b in zip(few.steps, many.steps, strict=True):
         assert a.name == b.name
@@ -52,10 +52,30 @@ def test_bytes_are_monotone_in_rows(shape, more, workers):
 
 
 def test_what_has_to_be_unpacked_counts_as_disk():
-    plain, packed = (planning.plan({"a": Shape(10**6, 512, unpacked=u)}, Settings(), 2) for u in (0, 10**9))
+    plain, packed = (costs.plan({"a": Shape(10**6, 512, unpacked=u)}, Settings(), 2) for u in (0, 10**9))
     assert packed.disk_bytes == plain.disk_bytes + 10**9
     assert packed.steps[0].bytes_read == 2 * 10**9
     assert packed.steps[1:] == plain.steps[1:]
+
+
+@given(shape=shapes, more=st.integers(1, 10**8), factor=st.floats(1, 100))
+@settings(deadline=None)
+def test_more_rows_take_longer_and_a_faster_machine_less_time(shape, more, factor):
+    rates, faster = Rates(1e9, 1e8, 1e8), Rates(1e9 * factor, 1e8 * factor, 1e8 * factor)
+    few, many = (costs.plan({"a": Shape(n, shape.d)}, Settings(), 2) for n in (shape.n, shape.n + more))
+    assert few.seconds(rates) <= many.seconds(rates)
+    assert few.seconds(faster) == pytest.approx(few.seconds(rates) / factor)
+    one = costs.plan({"a": shape}, Settings(), 1)
+    assert few.seconds(rates) <= costs.plan({"a": Shape(shape.n, shape.d)}, Settings(), 1).seconds(rates)
+    assert sum(step.seconds(rates) for step in one.steps) == one.seconds(rates) > 0
+
+
+def test_every_command_has_steps_and_those_of_a_run_are_all_of_its_parts():
+    of = {command: costs.plan({"a": Shape(10**6, 512)}, Settings(), 2, command).steps for command in costs.COMMANDS}
+    assert all(of.values())
+    parts = ("ingest", "fit", "outliers", "map", "report")
+    assert set(of["run"]) == {step for command in parts for step in of[command]}
+    assert {step.name for step in of["daily"]} & {"a: fit PCA", "a: cluster", "a: fit t-SNE"} == set()
 
 
 @given(n=st.integers(1, 10**9), row_bytes=st.integers(1, 10**6))
@@ -74,18 +94,18 @@ def test_chunks_are_powers_of_two_within_bounds(n, row_bytes):
 def test_mixtures_share_reads_within_a_bound_and_alone_only_where_one_is_as_large(ks, p, covariance):
     groups = planning.em_groups(ks, p, covariance)
     assert [k for group in groups for k in group] == ks
-    held = [sum(planning._sums(k, p, covariance) for k in group) for group in groups]
+    held = [sum(planning.mixture_bytes(k, p, covariance) for k in group) for group in groups]
     assert all(len(group) == 1 or size <= planning.EM_BYTES for group, size in zip(groups, held, strict=True))
     for before, after, size in zip(groups, groups[1:], held, strict=False):
         assert before
-        assert size + planning._sums(after[0], p, covariance) > planning.EM_BYTES
+        assert size + planning.mixture_bytes(after[0], p, covariance) > planning.EM_BYTES
 
 
 def test_every_k_of_a_mixture_costs_reads_and_no_more_memory_than_the_bound():
     one, all_of_them = (
         {
             step.name: step
-            for step in planning.plan(
+            for step in costs.plan(
                 {"a": Shape(10**6, 1000)}, load_settings(None, {"algorithms.also": ["mixture"], "algorithms.k": k}), 2
             ).steps
         }["a: mixture"]
@@ -98,17 +118,17 @@ def test_every_k_of_a_mixture_costs_reads_and_no_more_memory_than_the_bound():
 def test_a_budget_that_cannot_hold_names_step_bytes_and_what_would():
     asked = load_settings(None, {"memory": "700MB"})
     with pytest.raises(BudgetError) as error:
-        planning.within({"a": Shape(10**6, 512), "b": Shape(10**6, 4000)}, asked, 4)
+        costs.within({"a": Shape(10**6, 512), "b": Shape(10**6, 4000)}, asked, 4)
     text = str(error.value)
     assert text.startswith("--memory 700MB: b: ")
     enough = text.rsplit("at least ", 1)[1]
-    assert planning.within({"b": Shape(10**6, 4000)}, load_settings(None, {"memory": enough}), 4).workers == 1
+    assert costs.within({"b": Shape(10**6, 4000)}, load_settings(None, {"memory": enough}), 4).workers == 1
 
 
 def test_merging_rows_one_by_one_needs_the_heights_of_all_pairs_and_micro_clusters_do_not():
     def peak(n, **settings):
         asked = load_settings(None, {"algorithms.also": ["agglomerative"], **settings})
-        found = planning.plan({"a": Shape(n, 100)}, asked, 2)
+        found = costs.plan({"a": Shape(n, 100)}, asked, 2)
         return next(step.peak_bytes for step in found.steps if step.name == "a: agglomerative")
 
     assert peak(10_000) - peak(5_000) >= 4 * (10_000**2 - 5_000**2)
@@ -128,14 +148,21 @@ print(plan_for(Path(sys.argv[2]), settings).peak.peak_bytes, result.summary()["p
 
 
 @pytest.mark.slow
-def test_the_measured_peak_is_within_the_projection(tmp_path):
-    case = write_case(
-        tmp_path / "case", {"a": clustered(1, 60_000, 128), "b": clustered(2, 60_000, 64).astype(np.float16)}
-    )
-    args = [tmp_path / "s", case, small_toml(tmp_path, cluster__fine_k=100, workers=2)]
+@pytest.mark.parametrize(
+    ("n", "dims", "workers"),
+    [(60_000, {"a": 128, "b": 64}, 2), (2_000, {"a": 3}, 1), (9_000, {"a": 2560}, 2), (3_000, {"a": 5_000}, 2)],
+    ids=["two", "small", "large", "wide"],
+)
+def test_the_measured_peak_is_within_the_projection_which_is_near(tmp_path, n, dims, workers):
+    of = {
+        name: clustered(i, n, d).astype(np.float16 if name == "b" else np.float32)
+        for i, (name, d) in enumerate(dims.items())
+    }
+    case = write_case(tmp_path / "case", of)
+    args = [tmp_path / "s", case, small_toml(tmp_path, cluster__fine_k=100, workers=workers)]
     env = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, *args], cwd=ROOT, env=env, capture_output=True, text=True, check=True
     )
     projected, measured = map(int, done.stdout.split())
-    assert measured <= projected
+    assert measured <= projected <= 1.5 * measured

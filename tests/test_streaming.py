@@ -183,7 +183,7 @@ SCORES = ("score", "bic", "aic")
 @few
 @seeds
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
-@pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
+@pytest.mark.parametrize("scheduler", [pytest.param("synchronous", marks=pytest.mark.slow), "threads"])
 def test_a_dask_array_in_any_chunks_gives_what_an_array_gives(model, scheduler, seed):
     lazy, whole = chunked(SINGLE, seed), clone(model).fit(SINGLE)
     with dask.config.set(scheduler=scheduler):

@@ -56,28 +56,42 @@ def info(store: StoreArg, at: At = None, as_json: AsJson = False) -> None:
 @app.command()
 def plan(
     source: Annotated[Path, typer.Argument(metavar="CASE|STORE", help="A case to come, or a store.")],
+    command: Annotated[str, typer.Option("--for", help="Of which command: run, a step of it, or daily.")] = "run",
     memory: Memory = None,
     workers: Workers = None,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Passes, bytes, disk and peak memory of a run, before anything runs."""
+    """Passes, bytes, disk, peak memory and about the time of a command, before anything runs."""
     with session(as_json, quiet=False):
         from streamclust.pipeline import plan_for
+        from streamclust.rates import measure_rates
         from streamclust.terminal import columns
 
-        found = plan_for(source, settings(config, {"memory": memory, "workers": workers}))
-        heads = ("step", "passes", "read", "written", "peak")
-        rows = [(s.name, s.passes, *map(mb, (s.bytes_read, s.bytes_written, s.peak_bytes))) for s in found.steps]
-        worst = found.peak
-        last = f"{found.workers} workers, disk {mb(found.disk_bytes)}, peak {mb(worst.peak_bytes)} in {worst.name}"
+        found = plan_for(source, settings(config, {"memory": memory, "workers": workers}), command)
+        rates, worst = measure_rates(source), found.peak
+        heads = ("step", "passes", "read", "written", "peak", "about")
+        rows = [
+            (s.name, s.passes, *map(mb, (s.bytes_read, s.bytes_written, s.peak_bytes)), _time(s.seconds(rates)))
+            for s in found.steps
+        ]
+        last = f"{found.workers} workers, disk {mb(found.disk_bytes)}, peak {mb(worst.peak_bytes)} in {worst.name}, "
+        last += f"about {_time(found.seconds(rates))} at the rates measured just now"
         facts = {
             "workers": found.workers,
             "disk_bytes": found.disk_bytes,
             "peak_bytes": found.peak.peak_bytes,
-            "steps": [vars(step) for step in found.steps],
+            "seconds": found.seconds(rates),
+            "rates": vars(rates),
+            "steps": [vars(step) | {"seconds": step.seconds(rates)} for step in found.steps],
         }
         answer(as_json, facts, f"{columns(heads, rows)}\n{last}")
+
+
+def _time(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 @app.command()

@@ -266,6 +266,7 @@ def test_rows_through_micro_clusters(blobs, linkage, neighbors):
     assert adjusted_rand_score(AgglomerativeClustering(12).fit_predict(X[some]), found[some]) > 0.95
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_the_graph():
     centers, weights, _ = draw(0, m=4000, p=32)
     tracemalloc.start()

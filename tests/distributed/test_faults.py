@@ -17,7 +17,7 @@ NAMES = [where.removeprefix("streamclust.") for where in TASKS]
 LATER = [(name, MODES[i % len(MODES)]) for i, name in enumerate(NAMES[1:])]
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", [MODES[0], *(pytest.param(mode, marks=pytest.mark.slow) for mode in MODES[1:])])
 def test_ingest_outlives_a_worker(running, orders, case, toml, ingested, tmp_path, mode):
     with orders.given("ingest:take_block", mode) as followed:
         code, _, err = run(tmp_path, "ingest", "s", case, *toml, "--scheduler", running.address, "--quiet")
@@ -50,6 +50,7 @@ def test_a_task_that_kills_every_worker_ends_in_one_line(running, orders, case, 
     assert contents(open_store(tmp_path / "s")) == ingested
 
 
+@pytest.mark.slow
 def test_a_worker_out_of_memory_is_named_for_it(tmp_path, orders, case, toml):
     with (
         cluster(tmp_path / "c", 2, *PRELOAD, memory="400MB", env=orders.env) as small,

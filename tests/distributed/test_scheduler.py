@@ -32,6 +32,7 @@ def test_a_run_on_a_cluster_gives_the_same_bytes(running, case, toml, finished, 
     assert exports(store) == finished[1]
 
 
+@pytest.mark.slow
 def test_relative_paths_and_workers_in_another_folder(running, case, toml, ingested, tmp_path):
     (tmp_path / "case").symlink_to(case)
     code, _, err = run(tmp_path, "ingest", "s", "case", *toml, "--scheduler", running.address, "--quiet")
@@ -59,6 +60,7 @@ def test_an_address_without_a_port_is_one_line(tmp_path, case):
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.slow
 def test_other_versions_are_refused_before_a_store_is_made(tmp_path, case, orders):
     other = orders.env | {"STREAMCLUST_TESTS_NUMPY": "1.26.4"}
     with cluster(tmp_path / "c", 1, *PRELOAD, env=other) as old:

@@ -90,6 +90,7 @@ def test_a_certificate_of_another_authority_is_refused(secured, files, trusted):
         executor(secured.address, None)
 
 
+@pytest.mark.slow
 def test_tls_at_a_plain_scheduler_is_refused(running, files, case, tmp_path):
     address = running.address.replace("tcp://", "tls://")
     command = ("ingest", tmp_path / "s", case, "--scheduler", address, "--quiet")

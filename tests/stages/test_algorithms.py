@@ -193,6 +193,7 @@ def test_other_algorithms_are_refused_in_one_line(also):
         small(algorithms__also=also)
 
 
+@pytest.mark.slow
 def test_one_cluster_is_judged_by_nothing(tmp_path):
     with no_fsync():
         settings = small(algorithms__also=BOTH, algorithms__consensus=True, cluster__k=1)

@@ -71,6 +71,7 @@ def test_the_same_by_any_number_of_workers_and_again_nothing(fitted, tmp_path):
         np.testing.assert_array_equal(read(job, array), read(fitted, array))
 
 
+@pytest.mark.slow
 def test_a_day_is_labelled_as_it_stands_and_ids_stay_over_a_refit(tmp_path):
     with no_fsync():
         job = job_on(tmp_path / "s", SETTINGS)
@@ -88,6 +89,7 @@ def test_a_day_is_labelled_as_it_stands_and_ids_stay_over_a_refit(tmp_path):
     assert (old == new).mean() > 0.95
 
 
+@pytest.mark.slow
 def test_it_is_in_force_only_beside_the_clusterings_that_it_is_of(tmp_path):
     with no_fsync():
         job = work(tmp_path / "s", case_of(tmp_path / "case"), small(algorithms__consensus=True))

@@ -70,6 +70,7 @@ def test_the_same_case_again_is_a_no_op(case, reference):
     assert set(job.journal.notes) >= {f"{role}: up to date" for role in done}
 
 
+@pytest.mark.slow
 def test_the_newest_settings_are_what_is_read(case, tmp_path):
     with no_fsync():
         for k in (3, 4, 3):

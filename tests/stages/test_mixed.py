@@ -78,6 +78,7 @@ def test_every_part_has_the_same_variance(fitted):
     assert X[:, :p].var(axis=0).sum() == pytest.approx(X[:, p:].var(axis=0).sum(), rel=0.02)
 
 
+@pytest.mark.slow
 def test_it_is_a_descriptor_in_every_table_and_on_the_page(fitted):
     table = fitted.store.labels().compute()
     assert table["mix_kmeans"].notna().sum() == N - 2
@@ -108,6 +109,7 @@ def test_the_same_on_any_executor_and_again_nothing(fitted, tmp_path, executor):
     assert known == found
 
 
+@pytest.mark.slow
 def test_a_day_and_a_refit(tmp_path):
     """A day that lacks a part has no mix; the others are labelled as they stand, and refits keep names."""
     with no_fsync():

@@ -22,16 +22,8 @@ BLOCKS = 1024
 # consensus, two of measures, the fusion, two maps.
 PUBLISH, PUBLISHES = "streamclust.store.manifest:publish", 18
 SETTINGS = small(algorithms__also=["mixture", "agglomerative"], algorithms__k="own", algorithms__consensus=True)
-QUICK = [
-    (PUBLISH, 4, "before"),
-    ("streamclust.stages.fused:flag_block", 1, "after"),
-]
-REST = [
-    (PUBLISH, k, when)
-    for k in range(1, PUBLISHES + 1)
-    for when in ("before", "after")
-    if (PUBLISH, k, when) not in QUICK
-] + [
+QUICK = [("streamclust.stages.fused:flag_block", 1, "after")]
+REST = [(PUBLISH, k, when) for k in range(1, PUBLISHES + 1) for when in ("before", "after")] + [
     ("streamclust.stages.reduced:reduce_block", 2, "after"),
     ("streamclust.stages.clusters:add_labels", 3, "after"),
     ("streamclust.stages.algorithms:add_judged", 2, "after"),

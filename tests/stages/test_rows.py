@@ -170,6 +170,7 @@ def test_more_clusters_than_valid_rows_are_refused(tmp_path):
         work(tmp_path / "s", write_case(tmp_path / "case", {"a": X}), small(cluster__k=40))
 
 
+@pytest.mark.slow
 def test_batches_that_share_no_descriptor_run(tmp_path):
     of = matrices(34, 300, {"a": 8, "b": 6})
     with no_fsync():

@@ -102,6 +102,7 @@ def test_a_store_counts_every_row_in_many_blocks_and_parts(tmp_path, executor):
     assert job.store.snapshot.number == before
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny")
 def test_few_objects_hold_many_days_in_any_order(tmp_path):
     days = [points(i, n) for i, n in enumerate((3000, 5, 700, 1, 90, 90, 90, 90, 400, 30))]
@@ -207,7 +208,7 @@ def test_a_withdrawn_day_leaves_the_tiles_as_if_it_had_never_come(tmp_path):
     assert pictures(tmp_path / "map") == before
 
 
-@pytest.mark.parametrize("changed", [False, True], ids=["all", "changed"])
+@pytest.mark.parametrize("changed", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["all", "changed"])
 def test_drawing_that_was_killed_goes_on(tmp_path, monkeypatch, changed):
     store = store_of(tmp_path / "s", points(1, 4000))
     out, expected, asked = tmp_path / "map", tmp_path / "expected", Asked(zoom=3)
@@ -254,6 +255,7 @@ def test_the_same_tiles_on_every_executor(tmp_path, executor, request):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_colours_are_made_anew_when_rows_have_doubled(tmp_path):
     store = store_of(tmp_path / "s", points(1, 4000))
     tile_map.tile_map(job_of(store), tmp_path / "map", "osnet", Asked())

@@ -33,7 +33,6 @@ POINTS = {
 }
 QUICK = {
     ("withdraw", "link", 0.0, "after"),
-    ("forget", "replace", 0.6, "before"),
     ("forget a day", "rename", 0.5, "after"),
 }
 CASES = [

@@ -176,6 +176,7 @@ def test_a_frozen_model_goes_on_as_if_its_forgotten_points_were_never_drawn(copi
     assert (new[["a_kmeans", "a_fine", "b_kmeans"]] >= 0).all().all()
 
 
+@pytest.mark.slow
 def test_what_stands_for_a_forgotten_row_on_the_map_goes_with_its_own(copied):
     store = open_store(copied)
     ids = store.read(store.snapshot.newest("model", "a/map"), "ids")[3:6]

@@ -79,6 +79,7 @@ def test_labels_and_reduced_rows_are_made_again_by_the_models_as_they_are(copied
         rollback(open_store(copied), last)
 
 
+@pytest.mark.slow
 def test_a_model_goes_with_what_was_made_from_it_and_the_next_run_makes_it_again(copied):
     store = open_store(copied)
     model = store.snapshot.newest("model", "b/strangeness")

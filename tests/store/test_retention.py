@@ -46,6 +46,7 @@ def exported(store, out):
     return out.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_fit_after_a_withdrawal_is_that_of_a_store_without_the_batch(tmp_path):
     jobs = {name: job_on(tmp_path / name) for name in ("with", "without")}
     for seed, day in enumerate(THREE):
