@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 CHUNK_BYTES = 48 * 2**20
 LABEL_ROWS = 2**16
+SHARD_BYTES, INNER_BYTES = 2**24, 2**16  # of a pack: a file, and a chunk in it, which is the least that is read of it
 WIDE = 4096
 EM_BYTES = 64 * 2**20  # of sums of mixtures in one read: with full covariances a read is little beside the arithmetic
 KEPT = 0.3  # components for 90 % of the variance as a share of d, where nothing is fitted yet
@@ -98,6 +99,16 @@ def chunk_rows(n: int, row_bytes: int) -> int:
     """
     most = max(1, CHUNK_BYTES // max(1, row_bytes))
     return max(1, min(n, LABEL_ROWS, 1 << (most.bit_length() - 1)))
+
+
+def shard_rows(n: int, row_bytes: int) -> tuple[int, int]:
+    """Rows in a file of an array that small ones are merged into, and in each chunk of such a file: powers of two.
+
+    An array of ``n`` rows that fits one file has a file of that many whole chunks.
+    """
+    file, inner = (max(1, size // max(1, row_bytes)).bit_length() - 1 for size in (SHARD_BYTES, INNER_BYTES))
+    inner = 1 << min(file, inner)
+    return min(1 << file, max(1, -(-n // inner)) * inner), inner
 
 
 def em_groups(ks: Sequence[int], p: int, covariance: str) -> list[list[int]]:

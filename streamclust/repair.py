@@ -64,7 +64,8 @@ def _in_place(store: Store, by: Executor, damage: tuple[Damage, ...], done: list
     done += [f"written again from the manifest: {one.file}" for one in written]
     arrays.forget_open_arrays()
     left = verify(store.path, by, only=paths).damage
-    for path in sorted({one.path for one in left if one.path and objects[one.path].kind == "batch"}):
+    batches = {one.path for one in left if one.path and objects[one.path].kind == "batch"}
+    for path in sorted(path for path in batches if not objects[path].first):  # a pack's files hold other rows as well
         damaged = {one.array for one in left if one.path == path}
         made = mend.make_again(by, store.path / "data" / path, objects[path], damaged)
         done += [f"made again from the rows: {path} {array}" for array in made]
@@ -75,7 +76,9 @@ def _take_out(job: Job, paths: set[str], done: list[str]) -> set[str]:
     """Derived objects that are still damaged leave the newest state, with all that was made from them."""
     store = job.store
     entries = store.snapshot.entries
-    gone = mend.with_dependents(entries, [name for name, entry in entries.items() if entry.path in paths])
+    gone = mend.with_dependents(
+        entries, [name for name, entry in entries.items() if manifest.key(name, entry) in paths]
+    )
     if gone:
         store.publish(manifest.REPAIR, {}, remove=tuple(sorted(gone)))
         done.append(f"taken out of the newest state, as snapshot {store.snapshot.number}: {', '.join(sorted(gone))}")

@@ -100,6 +100,27 @@ def rollback(
 
 
 @app.command()
+def compact(
+    store: StoreArg,
+    memory: Memory = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    config: Config = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Merge what is stored of many small batches into few large files, as a new snapshot; nothing else changes."""
+    flags = {"memory": memory, "workers": workers, "scheduler": scheduler}
+    with session(as_json, quiet) as show:
+        from streamclust.pipeline import compact as merge
+
+        done = merge(store, settings(config, flags), show)
+        text = f"{done.objects:,} objects merged into {done.packs:,} packs, {mb(done.bytes)}, snapshot {done.snapshot}"
+        text += "\nolder snapshots keep theirs until: streamclust prune STORE --keep N"
+        answer(as_json, asdict(done), text if done.packs else "nothing to merge")
+
+
+@app.command()
 def prune(
     store: StoreArg,
     keep: Annotated[int, typer.Option(help="How many snapshots stay, 1 or more.", metavar="N", show_default=False)],

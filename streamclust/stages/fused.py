@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from streamclust.quantiles import QuantileSketch
 from streamclust.stages.labels import LabelWriter, labels_name, ready, unlabelled, up_to_date
 from streamclust.stages.sources import reduced_name
 from streamclust.stages.strangeness import load_sketches
+from streamclust.store.arrays import Where
 from streamclust.store.rows import Rows
 from streamclust.store.store import Batch, Store
 from streamclust.store.table import reasons
@@ -118,7 +118,7 @@ def load_fusion(store: Store, model: str) -> fusion.Fusion:
 
 def _rows(store: Store, batch: Batch, strangeness: Mapping[str, str]) -> list[Rows]:
     """Addresses of a batch with every measure of the descriptors it has; none where one was not measured yet."""
-    paths: dict[str, Path] = {}
+    paths: dict[str, Where] = {}
     if not ready(store, strangeness.values(), batch):
         return []
     for descriptor, model in strangeness.items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from streamclust.stages.labels import labels_name
 from streamclust.stages.measures import Frozen, Measure, Single
 from streamclust.stages.sources import holds, reduced_name
 from streamclust.store import arrays
+from streamclust.store.arrays import Where
 from streamclust.store.rows import Rows, pick
 from streamclust.store.store import Batch, Store
 from streamclust.streams import Stream
@@ -111,7 +111,7 @@ def addresses_of(job: Job, batch: Batch, models: Mapping[str, Frozen]) -> list[R
     ------
     InputError : it was not labelled yet.
     """
-    store, paths = job.store, dict[str, Path]()
+    store, paths = job.store, dict[str, Where]()
     for descriptor, model in models.items():
         if not holds(store, batch, descriptor):
             continue

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from streamclust.job import Job, fingerprint
 from streamclust.stages.labels import labels_name
 from streamclust.stages.sources import described
 from streamclust.stages.tile_chunks import Chunk, Run, fill, padded, stored_run, write_runs
+from streamclust.store.arrays import Where
 from streamclust.store.draft import Draft
 from streamclust.store.manifest import Entry
 from streamclust.store.rows import Rows
@@ -138,7 +138,7 @@ def _count(job: Job, batch: Batch, cover: Cover, remove: tuple[str, ...]) -> Non
     scratch.discard()
 
 
-def _labels(store: Store, parents: Sequence[str], batch: Batch) -> dict[str, Path]:
+def _labels(store: Store, parents: Sequence[str], batch: Batch) -> dict[str, Where]:
     place, clustering, outliers = (labels_name(model, batch.name) for model in parents)
     paths = {axis: store.array(place, axis) for axis in ("x", "y")}
     return paths | {"label": store.array(clustering, "label"), "outlier": store.array(outliers, "outlier")}

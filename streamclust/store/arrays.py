@@ -6,7 +6,8 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,21 @@ from streamclust.errors import DamageError
 from streamclust.planning import chunk_rows
 from streamclust.store import chunks
 
+_TEXT_BYTES = 64  # of a text in memory, a guess
 _CHUNK_KEYS = {"name": "default", "configuration": {"separator": "/"}}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of a larger array that stand for one of their own: ``rows`` from ``first`` on, in blocks of ``step``."""
+
+    path: Path
+    first: int
+    rows: int
+    step: int
+
+
+Where = Path | Part  # an array, whole or within a larger one
 
 
 def create_group(path: Path, attributes: Mapping[str, Any] | None = None) -> None:
@@ -38,20 +53,30 @@ def create_parents(root: Path, path: Path) -> None:
 
 
 def create_array(
-    path: Path, shape: tuple[int, ...], dtype: DTypeLike, rows: int | None = None, *, compress: bool = False
+    path: Path,
+    shape: tuple[int, ...],
+    dtype: DTypeLike,
+    rows: int | None = None,
+    *,
+    compress: bool = False,
+    inner: int = 0,
 ) -> None:
     """An array with crc32c on every chunk, ``rows`` per chunk (by default by :func:`chunk_rows`).
 
-    Descriptors do not compress; ``compress`` is for what is mostly zeros.
+    Descriptors do not compress; ``compress`` is for what is mostly zeros. With ``inner``, a file of ``rows`` is a shard
+    of chunks of that many rows each.
     """
     dtype = np.dtype(dtype)
-    row_bytes = math.prod(shape[1:]) * (dtype.itemsize or 1)
-    rows = chunk_rows(shape[0], row_bytes) if rows is None else max(1, min(rows, shape[0]))
+    if rows is None:
+        rows = chunk_rows(shape[0], math.prod(shape[1:]) * (dtype.itemsize or 1))
+    rows = rows if inner else max(1, min(rows, shape[0]))
+    wide = tuple(max(1, size) for size in shape[1:])
     text = isinstance(dtype, np.dtypes.StringDType)
     zarr.create_array(
         path,
         shape=shape,
-        chunks=(rows, *(max(1, size) for size in shape[1:])),
+        chunks=(inner or rows, *wide),
+        shards=(rows, *wide) if inner else None,
         dtype=dtype,
         compressors=[ZstdCodec(level=1), Crc32cCodec()] if compress else [Crc32cCodec()],
         filters=None if not text else "auto",
@@ -83,6 +108,7 @@ def _open_with_zarr(path: Path) -> Any:
 def forget_open_arrays() -> None:
     """Drop cached handles, for when files were replaced underneath."""
     _open.cache_clear()
+    _described.cache_clear()
     _open_with_zarr.cache_clear()
 
 
@@ -94,7 +120,28 @@ def describe(path: Path) -> tuple[tuple[int, ...], Any, tuple[int, ...]] | None:
     DamageError : the metadata is missing, cannot be read, or would have chunks sought where none are.
     """
     meta = read_metadata(path)
-    return None if meta["node_type"] == "group" else _shape_in(meta)
+    return None if meta["node_type"] == "group" else shape_in(meta)
+
+
+@lru_cache(maxsize=4096)
+def _described(path: Path) -> tuple[tuple[int, ...], Any, tuple[int, ...]] | None:
+    return describe(path)
+
+
+def is_as_said(where: Where, shape: tuple[int, ...], dtype: str, grid: tuple[int, ...]) -> bool:
+    """Whether metadata fits what is known of an array; that of a larger one it lies in is read once only."""
+    if isinstance(where, Path):
+        return describe(where) == (shape, dtype, grid)
+    return holds(_described(where.path), where, shape, dtype)
+
+
+def holds(found: tuple[tuple[int, ...], Any, tuple[int, ...]] | None, part: Part, shape: Any, dtype: str) -> bool:
+    """Whether an array of that shape, data type and chunk shape can have such a part."""
+    if found is None or len(found[0]) != len(shape):
+        return False
+    (n, *width), of, (step, *whole) = found
+    fits = (width, whole, of) == (list(shape[1:]), list(shape[1:]), dtype)
+    return fits and step > 0 and part.first + part.rows <= n
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -103,7 +150,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
         meta: dict[str, Any] = json.loads((path / "zarr.json").read_bytes())
         group = meta["node_type"] == "group"
         if not group:
-            _shape_in(meta)
+            shape_in(meta)
         ours = meta["zarr_format"] == 3 and (group or _as_written(meta))
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise DamageError(path / "zarr.json", f"cannot be read ({error!r})", hint="restore it") from None
@@ -115,11 +162,17 @@ def read_metadata(path: Path) -> dict[str, Any]:
 def _as_written(meta: Mapping[str, Any]) -> bool:
     """Zarr knows other byte orders, and other places for chunks, where it would find none: fill values, all of them."""
     codecs = meta["codecs"]
+    if codecs[0]["name"] == "sharding_indexed":
+        about = codecs[0]["configuration"]
+        return len(codecs) == 1 and all(
+            _as_written({**meta, "codecs": about[which]}) for which in ("codecs", "index_codecs")
+        )
     little = all(codec.get("configuration", {}).get("endian", "little") == "little" for codec in codecs)
     return bool(little and meta["chunk_key_encoding"] == _CHUNK_KEYS and codecs[-1]["name"] == "crc32c")
 
 
-def _shape_in(meta: Mapping[str, Any]) -> tuple[tuple[int, ...], Any, tuple[int, ...]]:
+def shape_in(meta: Mapping[str, Any]) -> tuple[tuple[int, ...], Any, tuple[int, ...]]:
+    """Shape, data type and chunk shape, which is that of a file."""
     return tuple(meta["shape"]), meta["data_type"], tuple(meta["chunk_grid"]["configuration"]["chunk_shape"])
 
 
@@ -133,20 +186,51 @@ def type_of(data_type: str) -> np.dtype[Any]:
     return np.dtype(np.dtypes.StringDType()) if data_type == "string" else np.dtype(data_type)
 
 
-def shape_of(path: Path) -> tuple[int, ...]:
+def row_bytes(shape: tuple[int, ...], data_type: str) -> int:
+    """Bytes of a row in memory."""
+    return math.prod(shape[1:]) * (_TEXT_BYTES if data_type == "string" else item_bytes(data_type))
+
+
+def shape_of(where: Where) -> tuple[int, ...]:
     """The array's shape."""
-    return tuple(_open(path).shape)
+    if isinstance(where, Part):
+        return where.rows, *_open(where.path).shape[1:]
+    return tuple(_open(where).shape)
 
 
-def rows_per_chunk(path: Path) -> int:
+def rows_per_chunk(where: Where) -> int:
     """The array's chunk length along its rows."""
-    return int(_open(path).chunks[0])
+    return where.step if isinstance(where, Part) else int(_grid(_open(where))[0])
 
 
-def chunk_files(path: Path, start: int = 0, stop: int | None = None) -> list[Path]:
+def _grid(array: Any) -> tuple[int, ...]:
+    """The shape of what is in one file."""
+    return tuple(getattr(array, "shards", None) or array.chunks)
+
+
+def grid(where: Where) -> Iterator[tuple[int, int]]:
+    """First and last row of each chunk of an array."""
+    n, step = shape_of(where)[0], rows_per_chunk(where)
+    return ((start, min(n, start + step)) for start in range(0, n, step))
+
+
+def span(where: Where, start: int = 0, stop: int | None = None) -> tuple[Path, int, int]:
+    """The array that holds rows ``start .. stop`` on disk, and which rows of it they are."""
+    stop = shape_of(where)[0] if stop is None else stop
+    return (where.path, where.first + start, where.first + stop) if isinstance(where, Part) else (where, start, stop)
+
+
+def whole_files(path: Path, start: int, stop: int) -> tuple[int, int]:
+    """The rows of all files that hold rows ``start .. stop``."""
+    step = rows_per_chunk(path)
+    return start - start % step, min(shape_of(path)[0], -(-stop // step) * step)
+
+
+def chunk_files(where: Where, start: int = 0, stop: int | None = None) -> list[Path]:
     """The chunk files that hold rows ``start .. stop``."""
+    path, start, stop = span(where, start, stop)
     array = _open(path)
-    return chunk_paths(path, array.shape, array.chunks, start, array.shape[0] if stop is None else stop)
+    return chunk_paths(path, array.shape, _grid(array), start, stop)
 
 
 def chunk_paths(path: Path, shape: tuple[int, ...], grid: tuple[int, ...], start: int, stop: int) -> list[Path]:
@@ -158,18 +242,34 @@ def chunk_paths(path: Path, shape: tuple[int, ...], grid: tuple[int, ...], start
     return [path.joinpath("c", *map(str, index)) for index in itertools.product(*indices)]
 
 
-def file_bytes(path: Path) -> int | None:
-    """How long the file of every chunk is; ``None`` where chunks are compressed or hold text."""
-    meta = read_metadata(path)
-    if [codec["name"] for codec in meta["codecs"]] != ["bytes", "crc32c"]:
-        return None
-    return math.prod(_shape_in(meta)[2]) * item_bytes(meta["data_type"]) + chunks.CRC_BYTES
+def sized_files(path: Path, meta: Mapping[str, Any], start: int, stop: int) -> list[tuple[Path, int | None]]:
+    """The chunk files that hold rows ``start .. stop`` of an array of that metadata, each with how long it is.
+
+    The length is ``None`` where chunks are compressed or hold text.
+    """
+    shape, _, grid = shape_in(meta)
+    n, step, plain = shape[0], grid[0], chunks.plain(meta)
+    files = chunk_paths(path, shape, grid, start, stop)
+    if plain is None:
+        return [(file, None) for file in files]
+    bases = range(start - start % step, stop, step)
+    return [(f, chunks.file_bytes(plain, min(step, n - base))) for f, base in zip(files, bases, strict=True)]
 
 
-def write_rows(path: Path, start: int, block: NDArray[Any]) -> None:
+def index_fits(path: Path, meta: Mapping[str, Any], start: int) -> bool:
+    """Whether the file from row ``start`` on has the index that it should; that of texts is read with them."""
+    plain = chunks.plain(meta)
+    if plain is None:
+        return True
+    (file,) = chunk_paths(path, plain.shape, plain.chunks, start, start + 1)
+    return chunks.indexed(file, plain, min(plain.chunks[0], plain.shape[0] - start))
+
+
+def write_rows(where: Where, start: int, block: NDArray[Any]) -> None:
     """Write rows from ``start``; the caller owns every chunk it touches."""
+    path, start, stop = span(where, start, start + len(block))
     array = _open(path)
-    stop, step = start + len(block), array.chunks[0]
+    step = _grid(array)[0]
     whole = start % step == 0 and (stop % step == 0 or stop == array.shape[0])
     if whole and isinstance(array, chunks.Plain):
         for first, file in zip(range(0, len(block), step), chunk_files(path, start, stop), strict=True):
@@ -178,39 +278,57 @@ def write_rows(path: Path, start: int, block: NDArray[Any]) -> None:
         _open_with_zarr(path)[start:stop] = block
 
 
-def read_rows(path: Path, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+def read_rows(where: Where, start: int = 0, stop: int | None = None) -> NDArray[Any]:
     """Rows ``start .. stop`` as a NumPy array.
 
     Raises
     ------
     DamageError : a chunk file is missing, truncated, or does not match its checksum.
     """
+    path, start, stop = span(where, start, stop)
     array = _open(path)
-    plain, stop = isinstance(array, chunks.Plain), array.shape[0] if stop is None else stop
-    files = chunk_files(path, start, stop)
+    files = chunk_paths(path, array.shape, _grid(array), start, stop)
+    if isinstance(array, chunks.Plain):
+        return _read_plain(files, array, start, stop)
     for chunk in files:
         if not chunk.is_file():
-            raise DamageError(chunk, f"the chunk with rows {start} to {stop} is missing", hint="restore it")
+            raise _missing(chunk, start, stop)
     try:
-        return _read_plain(files, array, start, stop) if plain else np.asarray(array[start:stop])
+        return np.asarray(array[start:stop])
     except MemoryError:
         raise
     except Exception as error:
-        where = _first_damaged(path, array, start, stop)
-        raise DamageError(where, f"stored bytes are damaged ({error})", hint="restore it") from error
+        raise _damaged(_first_damaged(path, array, start, stop), error) from error
+
+
+def _missing(file: Path, start: int, stop: int) -> DamageError:
+    return DamageError(file, f"the chunk with rows {start} to {stop} is missing", hint="restore it")
+
+
+def _damaged(file: Path, error: Exception) -> DamageError:
+    return DamageError(file, f"stored bytes are damaged ({error})", hint="restore it")
 
 
 def _read_plain(files: Sequence[Path], array: chunks.Plain, start: int, stop: int) -> NDArray[Any]:
-    base = start - start % array.chunks[0]
-    parts = [chunks.read(file, array) for file in files]
-    if not parts:
+    n, step = array.shape[0], array.chunks[0]
+    if not files:
         return np.empty((0, *array.shape[1:]), array.dtype)
-    return (parts[0] if len(parts) == 1 else np.concatenate(parts))[start - base : stop - base]
+    parts = []
+    for file, base in zip(files, range(start - start % step, stop, step), strict=True):
+        held = min(step, n - base)
+        try:
+            parts.append(chunks.read(file, array, held, max(0, start - base), min(held, stop - base)))
+        except FileNotFoundError:
+            raise _missing(file, start, stop) from None
+        except (ValueError, OSError) as error:
+            raise _damaged(file, error) from error
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _first_damaged(path: Path, array: Any, start: int, stop: int) -> Path:
-    for first in range(start, stop, array.chunks[0]):
-        last = min(first + array.chunks[0], stop)
+    step = _grid(array)[0]
+    for first in range(start - start % step, stop, step):
+        last = min(first + step, array.shape[0])
         try:
             _open_with_zarr(path)[first:last]
         except Exception:  # noqa: BLE001 - whatever a codec raises on broken bytes
@@ -218,12 +336,12 @@ def _first_damaged(path: Path, array: Any, start: int, stop: int) -> Path:
     return path
 
 
-def has_rows(path: Path, start: int, stop: int) -> bool:
+def has_rows(where: Where, start: int, stop: int) -> bool:
     """Whether rows ``start .. stop`` were already written, wholly and soundly."""
-    if not all(chunk.is_file() for chunk in chunk_files(path, start, stop)):
+    if not all(chunk.is_file() for chunk in chunk_files(where, start, stop)):
         return False
     try:
-        read_rows(path, start, stop)
+        read_rows(where, start, stop)
     except DamageError:
         return False
     return True

@@ -19,7 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from streamclust.errors import DamageError
 from streamclust.store import arrays
-from streamclust.store.manifest import ArrayEntry, Entry, sync
+from streamclust.store.manifest import ArrayEntry, Entry, sync, sync_tree
 
 Named = Callable[[], Collection[str]]  # every path that any manifest ever named, read when it is called
 
@@ -80,13 +80,20 @@ class Draft:
         return self.root / "drafts" / f"{self.path.rsplit('-', 1)[1]}.json"
 
     def create(
-        self, array: str, shape: tuple[int, ...], dtype: DTypeLike, rows: int | None = None, *, compress: bool = False
+        self,
+        array: str,
+        shape: tuple[int, ...],
+        dtype: DTypeLike,
+        rows: int | None = None,
+        *,
+        compress: bool = False,
+        inner: int = 0,
     ) -> Path:
         """Create an array, or keep an adopted one; returns its path."""
         path = self.folder / array
         if not (path / "zarr.json").is_file():
             arrays.create_parents(self.folder, path)
-            arrays.create_array(path, shape, dtype, rows, compress=compress)
+            arrays.create_array(path, shape, dtype, rows, compress=compress, inner=inner)
         return path
 
     def write(self, array: str, values: NDArray[Any], *, compress: bool = False) -> None:
@@ -107,6 +114,13 @@ class Draft:
                 name = meta.parent.relative_to(self.folder).as_posix()
                 described[name] = ArrayEntry(*about, digests.get(name, ""))
         return Entry(self.path, self.kind, attributes, described)
+
+    def sync(self) -> None:
+        """Take everything that was written, and the groups above it, to the disk."""
+        sync_tree(self.folder)
+        for parent in list(self.folder.parents)[: len(Path(self.path).parts)]:
+            sync(parent / "zarr.json")
+            sync(parent)
 
     def release(self) -> None:
         """Forget the draft after it was published."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from streamclust.planning import LABEL_ROWS
 from streamclust.store import arrays
+from streamclust.store.arrays import Where, grid
 from streamclust.store.manifest import Entry, sync, sync_tree
-from streamclust.store.store import Batch, Store
+from streamclust.store.store import Batch, Store, address
 
 Mask = NDArray[np.bool_]
 
@@ -87,14 +88,14 @@ class Eraser:
     scratch: Path
     touched: set[str] = field(default_factory=set)
 
-    def path(self, entry: Entry, array: str) -> Path:
+    def path(self, entry: Entry, array: str) -> Where:
         """Where an array of an object lies."""
-        return self.masks.store.path / "data" / entry.path / array
+        return address(self.masks.store.path / "data", entry, array)
 
     def clear(self, entry: Entry, array: str, batch: str, value: Any) -> None:
         """Give the forgotten rows of an array with one row per image of ``batch`` that value instead."""
         about = self.masks.batches[batch]
-        if about.forgotten == about.n:
+        if about.forgotten == about.n and not entry.first:
             self._hollow(entry, array, value)
             return
         path = self.path(entry, array)
@@ -119,10 +120,19 @@ class Eraser:
             self._replace(entry, array, start, before[start:stop], after[start:stop])
 
     def _replace(self, entry: Entry, array: str, start: int, before: NDArray[Any], after: NDArray[Any]) -> None:
-        """Put whole chunks in the place of published ones, unless they are the same."""
+        """Put whole chunks in the place of published ones, unless they are the same.
+
+        A pack's files hold other objects' rows as well, which are written again as they are.
+        """
         if np.array_equal(before, after, equal_nan=before.dtype.kind == "f"):
             return
-        path, other, stop = self.path(entry, array), self._new_folder(), start + len(after)
+        path, start, stop = arrays.span(self.path(entry, array), start, start + len(after))
+        first, last = arrays.whole_files(path, start, stop)
+        if (first, last) != (start, stop):
+            whole = arrays.read_rows(path, first, last)
+            whole[start - first : stop - first] = after
+            start, stop, after = first, last, whole
+        other = self._new_folder()
         shutil.copyfile(path / "zarr.json", other / "zarr.json")
         arrays.write_rows(other, start, after)
         for new, old in zip(arrays.chunk_files(other, start, stop), arrays.chunk_files(path, start, stop), strict=True):
@@ -137,7 +147,8 @@ class Eraser:
 
         Between the two renames there is no such array; who comes back after a kill makes it from the manifest.
         """
-        path, about, other = self.path(entry, array), entry.arrays[array], self._new_folder()
+        about, other = entry.arrays[array], self._new_folder()
+        path = self.masks.store.path / "data" / entry.path / array
         arrays.create_array(other, about.shape, arrays.type_of(about.dtype), about.chunks[0], compress=True)
         for start, stop in grid(other):
             arrays.write_rows(
@@ -157,12 +168,6 @@ class Eraser:
         folder = self.scratch / secrets.token_hex(8)
         folder.mkdir(parents=True)
         return folder
-
-
-def grid(path: Path) -> Iterator[tuple[int, int]]:
-    """First and last row of each chunk of an array."""
-    n, step = arrays.shape_of(path)[0], arrays.rows_per_chunk(path)
-    return ((start, min(n, start + step)) for start in range(0, n, step))
 
 
 def put(block: NDArray[Any], where: NDArray[Any], value: Any) -> NDArray[Any]:

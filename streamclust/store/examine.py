@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from streamclust.errors import DamageError
-from streamclust.store import arrays, chunks
+from streamclust.store import arrays, chunks, manifest
 from streamclust.store.manifest import ArrayEntry, Entry
+from streamclust.store.store import address, part
 
 DERIVED = ("projection", "reduced", "model", "labels", "grid", "comparison", "refit", "thumbs", "day", "reference")
+PACK = "pack"  # the kind of an object that holds the rows of many
 REPAIR = "streamclust verify STORE --repair"
 
 
@@ -23,7 +24,8 @@ class Damage:
 
     Attributes
     ----------
-    file : relative to the store. found : what is wrong. hint : what to do about it. path : of the object below data.
+    file : relative to the store. found : what is wrong. hint : what to do about it. path : of the object below data,
+    or what the log knows it by, where it lies in a pack.
     name, array : the object in the manifest and the array in it, where it is of one. rows : first and behind the last.
     """
 
@@ -49,6 +51,11 @@ class Known:
     name: str
     entry: Entry
     blanking: bool = False
+
+    @property
+    def key(self) -> str:
+        """What the log knows it by."""
+        return manifest.key(self.name, self.entry)
 
 
 @dataclass(frozen=True)
@@ -77,29 +84,74 @@ def check_objects(group: Sequence[Known], data: Path) -> list[Looked]:
 
 
 def _check(known: Known, data: Path) -> Looked:
+    if known.entry.first:
+        return _check_packed(known, data)
     damage, pieces, size = list(_check_groups(known, data)), list[Piece](), 0
     for array, about in known.entry.arrays.items():
         path, n = data / known.entry.path / array, about.shape[0]
         if known.blanking and not path.exists():
             continue  # it is being replaced as a whole; whoever goes on with that puts it there
         try:
-            if arrays.describe(path) != (about.shape, about.dtype, about.chunks):
+            meta = arrays.read_metadata(path)
+            if meta["node_type"] == "group" or arrays.shape_in(meta) != (about.shape, about.dtype, about.chunks):
                 raise DamageError(path, "is not what the manifest says of it")  # noqa: TRY301 - one way out
-            exact = arrays.file_bytes(path)
         except DamageError as error:
             damage.append(_damage(known, f"{array}/zarr.json", error.found, array, (0, n)))
             continue
         for start, stop in _grid(about):
-            files = arrays.chunk_paths(path, about.shape, about.chunks, start, stop)
-            wrong = [(file, found) for file in files if (found := _wrong(file, exact))]
-            damage += [
-                _damage(known, file.relative_to(data / known.entry.path), found, array, (start, stop))
-                for file, found in wrong
-            ]
+            files = arrays.sized_files(path, meta, start, stop)
+            if known.entry.kind == PACK:
+                damage += _check_index(known, array, meta, files, data, (start, stop))
+                continue
+            wrong = list(_wrong_files(known, array, files, data, (start, stop)))
+            damage += wrong
             if not wrong:
-                size += sum(file.stat().st_size for file in files)
+                size += sum(file.stat().st_size for file, _ in files)
                 pieces.append(Piece(known, array, start, stop, _bytes(about)))
     return Looked(tuple(damage), tuple(pieces), size)
+
+
+def _check_packed(known: Known, data: Path) -> Looked:
+    """Of an object in a pack, the files that its rows lie in; the pack's metadata is looked at with the pack."""
+    damage, pieces = list[Damage](), list[Piece]()
+    for array, about in known.entry.arrays.items():
+        mine = part(data, known.entry, array)
+        try:
+            meta = arrays.read_metadata(mine.path)
+        except DamageError:
+            continue
+        if meta["node_type"] == "group" or not arrays.holds(arrays.shape_in(meta), mine, about.shape, about.dtype):
+            continue
+        for start, stop in _grid(about):
+            files = arrays.sized_files(mine.path, meta, mine.first + start, mine.first + stop)
+            wrong = list(_wrong_files(known, array, files, data, (start, stop)))
+            damage += wrong
+            if not wrong:
+                pieces.append(Piece(known, array, start, stop, _bytes(about)))
+    return Looked(tuple(damage), tuple(pieces), sum(piece.bytes for piece in pieces))
+
+
+def _wrong_files(
+    known: Known, array: str, files: Sequence[tuple[Path, int | None]], data: Path, rows: tuple[int, int]
+) -> Iterator[Damage]:
+    for file, exact in files:
+        if found := _wrong(file, exact):
+            yield _damage(known, file.relative_to(data / known.entry.path), found, array, rows)
+
+
+def _check_index(
+    known: Known,
+    array: str,
+    meta: dict[str, Any],
+    files: Sequence[tuple[Path, int | None]],
+    data: Path,
+    rows: tuple[int, int],
+) -> Iterator[Damage]:
+    """Of a pack's file only what lies behind the rows; these are looked at as those of the objects in it."""
+    for file, exact in files:
+        if not _wrong(file, exact) and not arrays.index_fits(data / known.entry.path / array, meta, rows[0]):
+            found = "the index for other programs is damaged"
+            yield _damage(known, file.relative_to(data / known.entry.path), found, array, rows)
 
 
 def _check_groups(known: Known, data: Path) -> Iterator[Damage]:
@@ -127,8 +179,7 @@ def _grid(about: ArrayEntry) -> Iterator[tuple[int, int]]:
 
 def _bytes(about: ArrayEntry) -> int:
     """Of the rows of one chunk in memory; of text, a guess."""
-    width = math.prod(about.shape[1:]) * about.chunks[0]
-    return width * (64 if about.dtype == "string" else arrays.item_bytes(about.dtype))
+    return about.chunks[0] * arrays.row_bytes(about.shape, about.dtype)
 
 
 def _wrong(file: Path, exact: int | None) -> str:
@@ -144,12 +195,13 @@ def _wrong(file: Path, exact: int | None) -> str:
 
 def read_pieces(pieces: Sequence[Piece], data: Path) -> list[tuple[Damage | None, str]]:
     """Read every chunk; for each piece what is wrong with it, and where the manifest has a digest, that of its rows."""
-    return [_read(piece, data / piece.known.entry.path) for piece in pieces]
+    return [_read(piece, data) for piece in pieces]
 
 
-def _read(piece: Piece, folder: Path) -> tuple[Damage | None, str]:
+def _read(piece: Piece, data: Path) -> tuple[Damage | None, str]:
+    folder = data / piece.known.entry.path
     try:
-        values = arrays.read_rows(folder / piece.array, piece.start, piece.stop)
+        values = arrays.read_rows(address(data, piece.known.entry, piece.array), piece.start, piece.stop)
     except DamageError as error:
         file, rows = Path(error.where).relative_to(folder), (piece.start, piece.stop)
         if file.name == "zarr.json":
@@ -169,7 +221,7 @@ def _damage(
 ) -> Damage:
     where = PurePosixPath("data", known.entry.path, file)
     hint = advice(known.entry, array, where.name == "zarr.json")
-    return Damage(where.as_posix(), found, hint, known.entry.path, known.name, array, rows)
+    return Damage(where.as_posix(), found, hint, known.key, known.name, array, rows)
 
 
 def kind_of(entry: Entry) -> str:
@@ -185,7 +237,8 @@ def made_of_rows(array: str) -> bool:
 
 def advice(entry: Entry, array: str, metadata: bool) -> str:
     """What to do about a damaged file of an object."""
-    if metadata or kind_of(entry) in DERIVED or (entry.kind == "batch" and made_of_rows(array)):
+    again = entry.kind == "batch" and made_of_rows(array) and not entry.first
+    if metadata or kind_of(entry) in DERIVED or again:
         return REPAIR
     backup = "restore the file from a backup"
     return f"{backup}, or streamclust withdraw STORE {entry.attributes['id']}" if entry.kind == "batch" else backup

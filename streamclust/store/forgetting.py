@@ -236,14 +236,14 @@ def _end(store: Store, name: str, masks: Masks, done: Forgotten) -> None:
     store.publish("rows are forgotten", drafts, remove=tuple(grids))
 
 
-def _objects(store: Store) -> dict[str, Entry]:
-    """Every object that any retained snapshot names, by its path."""
+def _objects(store: Store) -> list[tuple[str, Entry]]:
+    """Every object that any retained snapshot names, once, by its name and as was last said of it."""
     log = store.path / "log"
-    found = manifest.said_before(log)
+    said = manifest.said_before(log)
     for document in manifest.kept(log):
-        added = (manifest.entry(tree) for tree in document["add"].values())
-        found |= {entry.path: entry for entry in added}
-    return found
+        trees = {**(document["checkpoint"] or {}), **document["add"]}  # what moved into packs is in the checkpoint only
+        said += [(name, manifest.entry(tree)) for name, tree in trees.items()]
+    return list({manifest.key(name, entry): (name, entry) for name, entry in said}.values())
 
 
 def _refuse_busy(store: Store, hint: str) -> None:

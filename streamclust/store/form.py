@@ -40,7 +40,15 @@ def _is_entry(tree: Any) -> bool:
         and type(tree["added"]) is int
         and type(tree["arrays"]) is dict
         and all(map(_is_array, tree["arrays"].values()))
+        and _are_firsts(tree.get("first"), tree["arrays"])
     )
+
+
+def _are_firsts(rows: Any, arrays: Mapping[str, Any]) -> bool:
+    """Where each array of an object in a pack begins."""
+    if rows is None:
+        return True
+    return type(rows) is dict and rows.keys() == arrays.keys() and _are_sizes(list(rows.values()))
 
 
 def _is_array(tree: Any) -> bool:

@@ -49,7 +49,7 @@ def history(store: Store) -> list[Change]:
     first = manifest.first_number(log)
     before = manifest.load(log, first).entries if first else {}
     counted, found = {n: e for n, e in before.items() if e.kind in _COUNTED}, list[Change]()
-    rows = Store(store.path, Snapshot(first, "", counted)).n
+    rows, kinds = Store(store.path, Snapshot(first, "", counted)).n, {n: e.kind for n, e in before.items()}
     for number in range(first, store.snapshot.number + 1):
         document = manifest.read(log, number)
         added = {n: manifest.entry(tree) for n, tree in document["add"].items()}
@@ -59,7 +59,10 @@ def history(store: Store) -> list[Change]:
             counted |= {n: added[n] for n in changed if n in added and added[n].kind in _COUNTED}
             rows = Store(store.path, Snapshot(number, "", counted)).n
         left = {name for name, entry in added.items() if entry.kind == FORMER}
-        of = tuple(sorted(added.keys() - left)), tuple(sorted(left.union(document["remove"])))
+        kinds = {n: kind for n, kind in kinds.items() if n not in document["remove"]}
+        new = {n for n, e in added.items() if kinds.get(n) != e.kind or number == first}  # else it moved
+        kinds |= {n: e.kind for n, e in added.items()}
+        of = tuple(sorted(new - left)), tuple(sorted(left.union(document["remove"])))
         found.append(Change(number, document["time"], document["operation"], rows, *of))
     return found
 
@@ -94,17 +97,18 @@ def rollback(store: Store, number: int) -> Change:
     remove = tuple(name for name in base.entries if name not in state)
     if not add and not remove:
         raise InputError(f"snapshot {number}", "is what the store is now", "an earlier state")
-    _refuse_damaged(store, number, {e.path for e in add.values()} - {e.path for e in base.entries.values()})
+    known = {manifest.key(name, e) for name, e in base.entries.items()}
+    _refuse_damaged(store, number, {manifest.key(name, e) for name, e in add.items()} - known)
     manifest.publish(store.path / "log", base, f"roll back to {number}", add, remove, state)
     store.refresh()
     return history(store)[-1]
 
 
-def _refuse_damaged(store: Store, number: int, paths: set[str]) -> None:
+def _refuse_damaged(store: Store, number: int, keys: set[str]) -> None:
     """What comes back is all there, and was not taken out because it is damaged."""
     log = read_log(store.path / "log")
-    if bad := sorted(paths & log.taken_out):
+    if bad := sorted(keys & log.taken_out):
         raise DamageError(f"snapshot {number}", f"{log.names[bad[0]]} is damaged", "another snapshot")
-    looked = verify(store.path, Serial(), quick=True, only=paths)
-    if damage := [one for one in looked.damage if one.path in paths]:
+    looked = verify(store.path, Serial(), quick=True, only=keys)
+    if damage := [one for one in looked.damage if one.path in keys]:
         raise DamageError(f"snapshot {number}", f"{damage[0].file}: {damage[0].found}", hint="restore it from a backup")

@@ -16,9 +16,10 @@ from streamclust.errors import ConflictError, DamageError, InputError
 from streamclust.store import floor
 from streamclust.store.form import fault
 
-FORMAT = 1
+FORMAT = 2  # and 1 where no object lies in a pack, which older programs know nothing of
 CHECKPOINT_EVERY = 100
 REPAIR = "repair"  # the operation that takes damaged objects out of the state
+COMPACT = "compact"  # the one that adds packs, and whose state has objects moved into them
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,32 @@ class ArrayEntry:
 
 @dataclass(frozen=True)
 class Entry:
-    """One published object: a Zarr group at ``path`` below ``data``, never changed again."""
+    """One published object: a Zarr group at ``path`` below ``data``, never changed again.
+
+    Where ``first`` is not empty the group is a pack of many objects, and it says of each array at which row this one's
+    begin; their shapes and chunks still are those that they were written with.
+    """
 
     path: str
     kind: str
     attributes: Mapping[str, Any] = field(default_factory=dict)
     arrays: Mapping[str, ArrayEntry] = field(default_factory=dict)
     added: int = 0
+    first: Mapping[str, int] = field(default_factory=dict)
+
+
+def key(name: str, entry: Entry) -> str:
+    """What tells an object from every other that any manifest names: its path, in a pack with its name."""
+    return _key(name, entry.path, bool(entry.first))
+
+
+def written_key(name: str, written: Mapping[str, Any]) -> str:
+    """The same of an entry as it was written."""
+    return _key(name, written["path"], bool(written.get("first")))
+
+
+def _key(name: str, path: str, packed: bool) -> str:
+    return f"{path}:{name}" if packed else path
 
 
 @dataclass(frozen=True)
@@ -168,12 +188,10 @@ def kept(log: Path) -> Iterator[dict[str, Any]]:
         yield read(log, number)
 
 
-def said_before(log: Path) -> dict[str, Entry]:
-    """By path, the kept objects of pruned manifests, as was last said of them."""
-    if (begins := floor.read(log)) is None:
-        return {}
-    written = [*(one for _, one in begins.objects), *begins.state.values()]
-    return {one["path"]: entry(one) for one in written}
+def said_before(log: Path) -> list[tuple[str, Entry]]:
+    """Names and entries of the kept objects of pruned manifests, what was last said of one behind what was before."""
+    begins = floor.read(log)
+    return [(name, entry(one)) for name, one in (*begins.objects, *begins.state.items())] if begins else []
 
 
 def _from_floor(log: Path, documents: Sequence[Mapping[str, Any]]) -> Snapshot | None:
@@ -237,7 +255,7 @@ def publish(
     """Publish the state after ``base``. The caller has synced every file that ``add`` names.
 
     ``state`` is what shall be in force as it is, down to when each entry was added; ``add`` and ``remove`` then only
-    say how it differs from ``base``. ``first`` is the oldest snapshot that is kept, if that changes.
+    say how it differs from ``base``, but for what moved into packs. ``first`` is the oldest kept one, if it changes.
 
     Raises
     ------
@@ -248,7 +266,8 @@ def publish(
     after = stay | {name: replace(entry, added=number) for name, entry in add.items()} if state is None else state
     checkpoint = after if state is not None or number % CHECKPOINT_EVERY == 0 else None
     first = max(first, base.first)
-    document = _document(number, base.digest, operation, add, remove, checkpoint, first)
+    packed = any(entry.first for entry in after.values())
+    document = _document(number, base.digest, operation, add, remove, checkpoint, first, packed)
     try:
         _publish_file(log, number, document)
     except FileExistsError:
@@ -264,9 +283,10 @@ def _document(
     remove: tuple[str, ...],
     checkpoint: Mapping[str, Entry] | None,
     first: int = 0,
+    packed: bool = False,
 ) -> dict[str, Any]:
     document: dict[str, Any] = {
-        "format": FORMAT,
+        "format": FORMAT if packed else 1,
         "number": number,
         "parent": parent,
         "operation": operation,
@@ -305,7 +325,10 @@ def _digest(document: Mapping[str, Any]) -> str:
 
 def tree(entry: Entry) -> dict[str, Any]:
     """An entry as it is written; `dataclasses.asdict` copies every value and takes ten times as long."""
-    return vars(entry) | {"arrays": {name: vars(array) for name, array in entry.arrays.items()}}
+    written = vars(entry) | {"arrays": {name: vars(array) for name, array in entry.arrays.items()}}
+    if not entry.first:
+        del written["first"]
+    return written
 
 
 def entry(written: Mapping[str, Any]) -> Entry:
@@ -314,4 +337,5 @@ def entry(written: Mapping[str, Any]) -> Entry:
         name: ArrayEntry(tuple(a["shape"]), a["dtype"], tuple(a["chunks"]), a["digest"])
         for name, a in written["arrays"].items()
     }
-    return Entry(written["path"], written["kind"], written["attributes"], arrays, written["added"])
+    first = written.get("first", {})
+    return Entry(written["path"], written["kind"], written["attributes"], arrays, written["added"], first)

@@ -13,8 +13,8 @@ import numpy as np
 from streamclust import moments as mo
 from streamclust.blocks import Executor
 from streamclust.store import arrays
-from streamclust.store.erasure import grid
-from streamclust.store.examine import DERIVED, Damage, kind_of, made_of_rows
+from streamclust.store.arrays import grid
+from streamclust.store.examine import DERIVED, PACK, Damage, kind_of, made_of_rows
 from streamclust.store.manifest import ArrayEntry, Entry, sync
 from streamclust.store.rows import Rows, leaves
 
@@ -27,7 +27,8 @@ def write_metadata(root: Path, damage: Damage, entry: Entry | None, trial: Path)
     """
     file = root / damage.file
     if entry is not None and damage.array:
-        return _describe_again(file, entry.arrays[damage.array], trial)
+        inner = entry.attributes["inner"][damage.array] if entry.kind == PACK else 0
+        return _describe_again(file, entry.arrays[damage.array], inner, trial)
     file.unlink(missing_ok=True)
     own = entry is not None and file.parent == root / "data" / entry.path
     said = {k: v for k, v in entry.attributes.items() if k != "proposal"} if own and entry else {}
@@ -37,12 +38,13 @@ def write_metadata(root: Path, damage: Damage, entry: Entry | None, trial: Path)
     return True
 
 
-def _describe_again(file: Path, about: ArrayEntry, trial: Path) -> bool:
+def _describe_again(file: Path, about: ArrayEntry, inner: int, trial: Path) -> bool:
     """The metadata of a new array of the same shape; a chunk tells whether they are compressed."""
     for compress in (False, True):
         shutil.rmtree(trial, ignore_errors=True)
         arrays.forget_open_arrays()
-        arrays.create_array(trial, about.shape, arrays.type_of(about.dtype), about.chunks[0], compress=compress)
+        dtype = arrays.type_of(about.dtype)
+        arrays.create_array(trial, about.shape, dtype, about.chunks[0], compress=compress, inner=inner)
         if _fits(file.parent, trial, about):
             sync(trial / "zarr.json")
             os.replace(trial / "zarr.json", file)  # noqa: PTH105 - watched by name where crashes are tried

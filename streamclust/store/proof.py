@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import blake2b
@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamclust.store import arrays
-from streamclust.store.erasure import Mask, Masks, grid
+from streamclust.store.arrays import Where, grid
+from streamclust.store.erasure import Mask, Masks
 from streamclust.store.manifest import Entry, sync, sync_tree
-from streamclust.store.store import Batch
+from streamclust.store.store import Batch, address
 
 Hashes = NDArray[Any]
 _AT_ONCE = 4_000_000  # 64 MB of digests; more are looked for in several passes
@@ -60,7 +61,7 @@ def _factors(width: int) -> NDArray[np.uint64]:
     return np.random.default_rng(2014).integers(0, 2**64, (2, width), np.uint64) | np.uint64(1)
 
 
-def remember(masks: Masks, objects: Mapping[str, Entry], folder: Path) -> None:
+def remember(masks: Masks, objects: Sequence[tuple[str, Entry]], folder: Path) -> None:
     """Hashes of everything that goes, taken while it is there: of rows by their bytes, of paths.
 
     They lie in ``folder`` until the proof is made. Once complete they are not taken again.
@@ -69,7 +70,7 @@ def remember(masks: Masks, objects: Mapping[str, Entry], folder: Path) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     for i, (entry, array, batch) in enumerate(_own_places(objects, masks.batches.values())):
-        path = masks.store.path / "data" / entry.path / array
+        path = address(masks.store.path / "data", entry, array)
         kind = "paths" if array == "images/path" else f"rows{_row_bytes(path)}"
         with (folder / f"{kind}-{i:06d}").open("wb") as file:
             for start, stop in grid(path):
@@ -82,16 +83,24 @@ def remember(masks: Masks, objects: Mapping[str, Entry], folder: Path) -> None:
     sync(folder)
 
 
-def _own_places(objects: Mapping[str, Entry], batches: Iterable[Batch]) -> Iterator[tuple[Entry, str, str]]:
+def _own_places(objects: Sequence[tuple[str, Entry]], batches: Iterable[Batch]) -> Iterator[tuple[Entry, str, str]]:
     """(object, array, batch) wherever rows of these batches stand under their own numbers, as they came or reduced."""
-    of = {batch.entry.path: batch.name for batch in batches}
-    names = set(of.values())
-    for entry in objects.values():
-        if entry.path in of:
-            yield entry, "images/path", of[entry.path]
-            yield from ((entry, f"descriptors/{d}", of[entry.path]) for d in entry.attributes["descriptors"])
-        elif entry.path.startswith("reduced/") and entry.attributes["batch"] in names:
+    names = {batch.name for batch in batches}
+    for name, entry in objects:
+        if name in names:
+            yield entry, "images/path", name
+            yield from ((entry, f"descriptors/{d}", name) for d in entry.attributes["descriptors"])
+        elif name.startswith("reduced/") and entry.attributes["batch"] in names:
             yield entry, "Z", entry.attributes["batch"]
+
+
+@dataclass(frozen=True)
+class Held:
+    """Rows of a batch under their own numbers in an array: from ``first`` on, so many."""
+
+    batch: str
+    first: int
+    rows: int
 
 
 @dataclass
@@ -118,7 +127,7 @@ class Search:
         return {where for value, places in self.found.items() if value not in self.kept for where in places}
 
 
-def prove(masks: Masks, objects: Mapping[str, Entry], folder: Path) -> tuple[int, list[str]]:
+def prove(masks: Masks, objects: Sequence[tuple[str, Entry]], folder: Path) -> tuple[int, list[str]]:
     """Look through every file below the store; returns how many there are, and which still hold a path or a row.
 
     A row or a path that an image which stays has as well is no trace; where such images stand is read only if
@@ -128,16 +137,19 @@ def prove(masks: Masks, objects: Mapping[str, Entry], folder: Path) -> tuple[int
     needles = [path for path in sorted(folder.iterdir()) if path.name != _COMPLETE]
     widths = {int(path.name.split("-")[0][4:]) for path in needles if path.name.startswith("rows")}
     parts = max(1, -(-sum(path.stat().st_size for path in needles) // (16 * _AT_ONCE)))
-    places = {f"{e.path}/{array}": batch for e, array, batch in _own_places(objects, masks.store.numbered)}
+    places: dict[str, list[Held]] = {}
+    for entry, array, batch in _own_places(objects, masks.store.numbered):
+        held = Held(batch, entry.first.get(array, 0), entry.arrays[array].shape[0])
+        places.setdefault(f"{entry.path}/{array}", []).append(held)
     files, left = 0, set[str]()
     for part in range(parts):
         rows = {w: _load(needles, f"rows{w}-", np.uint64, part, parts) for w in widths if w >= _SHORTEST}
         search = Search(_load(needles, "paths-", "S16", part, parts), rows)
         files = _walk(masks, places, search, folder)
         if search.left:
-            for place, batch in places.items():
-                if batch not in masks.counts:
-                    _look_into(masks, place, batch, search)
+            for place, of in places.items():
+                if not _concerned(masks, of):
+                    _look_into(masks, place, of, search)
         left |= search.left
     return files, sorted(left)
 
@@ -154,7 +166,11 @@ def _load(needles: Iterable[Path], kind: str, dtype: Any, part: int, parts: int)
     return together if kind == "paths-" else together[together != 0]
 
 
-def _walk(masks: Masks, places: Mapping[str, str], search: Search, skip: Path) -> int:
+def _concerned(masks: Masks, held: Sequence[Held]) -> bool:
+    return any(each.batch in masks.counts for each in held)
+
+
+def _walk(masks: Masks, places: Mapping[str, Sequence[Held]], search: Search, skip: Path) -> int:
     """All files but those of rows of their own that all stay; returns how many files there are."""
     root, data, files = masks.store.path, masks.store.path / "data", 0
     for where, folders, names in os.walk(root):
@@ -163,17 +179,17 @@ def _walk(masks: Masks, places: Mapping[str, str], search: Search, skip: Path) -
         files += len(names)
         for file in (folder / name for name in names):
             place = str(folder.relative_to(data)) if folder.is_relative_to(data) else ""
-            batch = places.get(place)
-            concerned = batch is None or batch in masks.counts
+            held = places.get(place, ())
+            concerned = not held or _concerned(masks, held)
             if file.name == "zarr.json" and concerned and arrays.describe(folder) is not None:
-                _look_into(masks, place, batch, search)
+                _look_into(masks, place, held, search)
             if file.name == "zarr.json" or "c" not in place.split("/"):
                 search.look(path_digests(_texts(file)), search.paths, str(file.relative_to(root)), None)
     return files
 
 
-def _look_into(masks: Masks, place: str, batch: str | None, search: Search) -> None:
-    """All rows or texts of one array; ``batch`` is whose rows it holds under their own numbers, if any."""
+def _look_into(masks: Masks, place: str, held: Sequence[Held], search: Search) -> None:
+    """All rows or texts of one array; ``held`` says whose rows it holds under their own numbers, if any."""
     path = masks.store.path / "data" / place
     text = arrays.read_rows(path, 0, 0).dtype.kind == "T"
     wanted = search.paths if text else search.rows.get(_row_bytes(path))
@@ -181,11 +197,21 @@ def _look_into(masks: Masks, place: str, batch: str | None, search: Search) -> N
         return
     for start, stop in grid(path):
         values = arrays.read_rows(path, start, stop)
-        stays = None
-        if batch is not None:
-            stays = ~masks.block(batch, start, stop) if batch in masks.counts else np.ones(len(values), bool)
+        stays = _staying(masks, held, start, stop) if held else None
         found = path_digests(values.ravel().tolist()) if text else row_hashes(values.reshape(-1, values.shape[-1]))
         search.look(found, wanted, f"data/{place}", stays)
+
+
+def _staying(masks: Masks, held: Sequence[Held], start: int, stop: int) -> Mask:
+    """Which rows of an array, from ``start`` on, are those of images that stay."""
+    found = np.zeros(stop - start, bool)
+    for each in held:
+        first, last = max(start, each.first), min(stop, each.first + each.rows)
+        if first < last:
+            kept = each.batch not in masks.counts
+            mine = slice(first - start, last - start)
+            found[mine] = kept or ~masks.block(each.batch, first - each.first, last - each.first)
+    return found
 
 
 def _texts(file: Path) -> Iterator[str]:
@@ -210,6 +236,6 @@ def _strings(tree: Any) -> Iterator[str]:
             yield from _strings(value)
 
 
-def _row_bytes(path: Path) -> int:
+def _row_bytes(path: Where) -> int:
     row = arrays.read_rows(path, 0, 0)
     return int(row.dtype.itemsize * (row.shape[-1] if row.ndim > 1 else 1))

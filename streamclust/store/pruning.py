@@ -105,9 +105,9 @@ def _floor(log: Path, first: int, left: Iterable[str]) -> floor.Floor:
         number=first,
         manifest=state.digest,
         state={name: manifest.tree(entry) for name, entry in state.entries.items()},
-        objects=tuple((before.names[p], manifest.tree(e)) for p, e in before.objects.items() if p in kept),
-        taken_out=tuple(sorted(before.taken_out & kept)),
-        leaving=tuple(sorted((every.objects.keys() | set(left)) - kept)),
+        objects=tuple((before.names[k], manifest.tree(e)) for k, e in before.objects.items() if e.path in kept),
+        taken_out=tuple(sorted(k for k in before.taken_out if before.objects[k].path in kept)),
+        leaving=tuple(sorted(({e.path for e in every.objects.values()} | set(left)) - kept)),
     )
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamclust.store import arrays
+from streamclust.store.arrays import Where
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Rows:
     base: int
     start: int
     stop: int
-    arrays: Mapping[str, Path]
+    arrays: Mapping[str, Where]
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -34,7 +34,7 @@ class Rows:
         """Row numbers in the snapshot, (len,)."""
         return np.arange(self.base + self.start, self.base + self.stop)
 
-    def with_arrays(self, **paths: Path) -> Rows:
+    def with_arrays(self, **paths: Where) -> Rows:
         """The same rows with further arrays."""
         return replace(self, arrays={**self.arrays, **paths})
 
@@ -62,7 +62,7 @@ def pick(rows: Rows, numbers: NDArray[np.int64], names: Sequence[str]) -> dict[s
     return {name: rows.read(name)[mine] for name in names}
 
 
-def leaves(batch: str, base: int, n: int, rows: int, paths: Mapping[str, Path]) -> Iterator[Rows]:
+def leaves(batch: str, base: int, n: int, rows: int, paths: Mapping[str, Where]) -> Iterator[Rows]:
     """The fixed grid of ``rows``-row addresses over a batch: it depends on the stored shape only."""
     for start in range(0, n, rows):
         yield Rows(batch, base, start, min(n, start + rows), paths)

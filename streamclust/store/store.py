@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from streamclust.errors import ConflictError, DamageError, InputError
 from streamclust.planning import chunk_rows
 from streamclust.store import arrays, manifest
+from streamclust.store.arrays import Part, Where
 from streamclust.store.draft import Draft, sweep
 from streamclust.store.guards import refuse_stale
 from streamclust.store.manifest import Entry, Snapshot
@@ -116,7 +117,7 @@ class Store:
             name: about["features"] for b in self.batches for name, about in b.entry.attributes["descriptors"].items()
         }
 
-    def array(self, name: str, array: str) -> Path:
+    def array(self, name: str, array: str) -> Where:
         """Where an array of a published object lies.
 
         Raises
@@ -124,16 +125,17 @@ class Store:
         DamageError : its metadata is not what the manifest says; no checksum guards metadata.
         """
         entry = self.snapshot.entries[name]
-        path, known = self.path / "data" / entry.path / array, entry.arrays[array]
-        if arrays.describe(path) != (known.shape, known.dtype, known.chunks):
-            raise DamageError(path / "zarr.json", "is not what the manifest says of it", hint="restore it")
-        return path
+        where, known = address(self.path / "data", entry, array), entry.arrays[array]
+        if not arrays.is_as_said(where, known.shape, known.dtype, known.chunks):
+            file = self.path / "data" / entry.path / array / "zarr.json"
+            raise DamageError(file, "is not what the manifest says of it", hint="restore it")
+        return where
 
     def read(self, name: str, array: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Rows of an array of a published object."""
         return arrays.read_rows(self.array(name, array), start, stop)
 
-    def rows(self, batch: Batch, step: int, paths: Mapping[str, Path]) -> Iterator[Rows]:
+    def rows(self, batch: Batch, step: int, paths: Mapping[str, Where]) -> Iterator[Rows]:
         """Addresses over a batch, ``step`` rows each."""
         return leaves(batch.name, batch.base, batch.n, step, paths)
 
@@ -155,7 +157,7 @@ class Store:
         """Every path that any manifest names, and kept ones of those that were pruned."""
         log = self.path / "log"
         added = (entry["path"] for document in manifest.kept(log) for entry in document["add"].values())
-        return {*manifest.said_before(log), *added}
+        return {*(entry.path for _, entry in manifest.said_before(log)), *added}
 
     def publish(
         self,
@@ -175,10 +177,7 @@ class Store:
         """
         self.refuse_fixed()
         for draft, _ in drafts.values():
-            manifest.sync_tree(draft.folder)
-            for parent in list(draft.folder.parents)[: len(Path(draft.path).parts)]:
-                manifest.sync(parent / "zarr.json")
-                manifest.sync(parent)
+            draft.sync()
         for attempt in range(_TRIES):
             base = manifest.load(self.path / "log", since=self.snapshot)
             check(base)
@@ -245,7 +244,18 @@ def unfinished(snapshot: Snapshot) -> list[str]:
     return [name for name in snapshot.of_kind("forgetting") if name not in ended]
 
 
-def _block(path: Path | None, start: int, stop: int, d: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+def address(data: Path, entry: Entry, array: str) -> Where:
+    """Where an array of an object lies below the folder ``data``."""
+    return part(data, entry, array) if entry.first else data / entry.path / array
+
+
+def part(data: Path, entry: Entry, array: str) -> Part:
+    """The same of an object in a pack."""
+    about = entry.arrays[array]
+    return Part(data / entry.path / array, entry.first[array], about.shape[0], about.chunks[0])
+
+
+def _block(path: Where | None, start: int, stop: int, d: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     if path is None:
         return np.full((stop - start, d), np.nan, dtype)
     return arrays.read_rows(path, start, stop).astype(dtype, copy=False)

@@ -7,7 +7,7 @@ quantiles of a score) keep no row; models that saw one are listed instead.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
@@ -26,17 +26,18 @@ FAR = 1e15  # its square is finite in float32, and nothing is near it
 NO_VALUE = -2
 _CLOSE = 1e-5  # relative; a centre is summed in float64 about an origin, so it is a row but for rounding
 _BLOCK = 4096
+Objects = Sequence[tuple[str, Entry]]  # with their names
 
 
-def erase(eraser: Eraser, objects: Mapping[str, Entry]) -> None:
-    """Take the rows out of every object, by path, that any manifest names."""
+def erase(eraser: Eraser, objects: Objects) -> None:
+    """Take the rows out of every object that any manifest names."""
     for room, of in _ROOMS.items():
-        for entry in objects.values():
-            if entry.path.split("/", 1)[0] == room:
-                of(eraser, entry, objects)
+        for name, entry in objects:
+            if name.split("/", 1)[0] == room:
+                of(eraser, name, entry, objects)
 
 
-def _grids(eraser: Eraser, entry: Entry, objects: Mapping[str, Entry]) -> None:
+def _grids(eraser: Eraser, name: str, entry: Entry, objects: Objects) -> None:
     """Grids that counted a row are emptied, to be counted again."""
     if counted(entry, eraser.masks.counts):
         for array in entry.arrays:
@@ -48,14 +49,14 @@ def counted(entry: Entry, batches: Mapping[str, int]) -> bool:
     return not set(entry.attributes.get("batches", batches)).isdisjoint(batches)
 
 
-def _thumbs(eraser: Eraser, entry: Entry, objects: Mapping[str, Entry]) -> None:
+def _thumbs(eraser: Eraser, name: str, entry: Entry, objects: Objects) -> None:
     """Bytes of zero, which are no JPEG."""
     rows, offsets = (arrays.read_rows(eraser.path(entry, name)) for name in ("rows", "offsets"))
     gone = eraser.masks.of_rows(entry.attributes["batch"], rows)
     eraser.put(entry, "data", np.repeat(gone, np.diff(offsets)), 0)
 
 
-def _models(eraser: Eraser, entry: Entry, objects: Mapping[str, Entry]) -> None:
+def _models(eraser: Eraser, name: str, entry: Entry, objects: Objects) -> None:
     """Points that a model keeps are moved away from everything; so is a centre that none but forgotten rows made."""
     for array in entry.arrays:
         room = str(PurePosixPath(array).parent)
@@ -104,13 +105,13 @@ def _twin(block: NDArray[Any], gone: NDArray[np.bool_]) -> NDArray[Any]:
     return block
 
 
-def _centers(eraser: Eraser, entry: Entry, array: str, counts: str, objects: Mapping[str, Entry]) -> None:
+def _centers(eraser: Eraser, entry: Entry, array: str, counts: str, objects: Objects) -> None:
     """A centre about which no more rows were than lie on it and are forgotten is such a row itself."""
     centers, size = (arrays.read_rows(eraser.path(entry, name)) for name in (array, counts))
     few = np.flatnonzero(size <= sum(eraser.masks.counts.values()))
     made = np.zeros(len(few), np.int64)
-    for reduced in objects.values():
-        if reduced.path.startswith("reduced/") and reduced.attributes["projection"] in entry.attributes["parents"]:
+    for name, reduced in objects:
+        if name.startswith("reduced/") and reduced.attributes["projection"] in entry.attributes["parents"]:
             for Z in _forgotten_rows(eraser, reduced):
                 made += _upon(Z, centers[few])
     lone = few[(made > 0) & (made >= size[few])]
@@ -121,7 +122,7 @@ def _centers(eraser: Eraser, entry: Entry, array: str, counts: str, objects: Map
 def _forgotten_rows(eraser: Eraser, reduced: Entry) -> Any:
     """The rows that go and still have values, a block at a time."""
     batch = reduced.attributes["batch"]
-    if batch not in eraser.masks.counts or not (path := eraser.path(reduced, "Z")).exists():
+    if batch not in eraser.masks.counts or not arrays.span(path := eraser.path(reduced, "Z"), 0, 0)[0].exists():
         return
     n, step = arrays.shape_of(path)[0], arrays.rows_per_chunk(path)
     for start in range(0, n, step):
@@ -143,7 +144,7 @@ def _upon(Z: NDArray[np.float32], centers: NDArray[np.float32]) -> NDArray[np.in
     return found
 
 
-def _projections(eraser: Eraser, entry: Entry, objects: Mapping[str, Entry]) -> None:
+def _projections(eraser: Eraser, name: str, entry: Entry, objects: Objects) -> None:
     """Rows of the resident sample become NaN."""
     of, rows = (arrays.read_rows(eraser.path(entry, f"sample/{name}")) for name in ("batch", "row"))
     gone = np.zeros(len(rows), bool)
@@ -153,7 +154,7 @@ def _projections(eraser: Eraser, entry: Entry, objects: Mapping[str, Entry]) -> 
     eraser.put(entry, "sample/reduced", gone, np.nan)
 
 
-def _rows(eraser: Eraser, entry: Entry, objects: Mapping[str, Entry]) -> None:
+def _rows(eraser: Eraser, name: str, entry: Entry, objects: Objects) -> None:
     """Labels, and what was reduced: one value per row of a batch."""
     batch = entry.attributes["batch"]
     if batch in eraser.masks.counts:
@@ -164,12 +165,11 @@ def _rows(eraser: Eraser, entry: Entry, objects: Mapping[str, Entry]) -> None:
             eraser.clear(entry, array, batch, value)
 
 
-def _batches(eraser: Eraser, entry: Entry, objects: Mapping[str, Entry]) -> None:
+def _batches(eraser: Eraser, name: str, entry: Entry, objects: Objects) -> None:
     """Path, metadata, place of the picture, every descriptor, the stored sample; moments are taken again."""
-    found = [batch for batch in eraser.masks.batches.values() if batch.entry.path == entry.path]
-    if not found:
+    if name not in eraser.masks.counts:
         return
-    name, sampled = found[0].name, arrays.read_rows(eraser.path(entry, "sample/rows"))
+    sampled = arrays.read_rows(eraser.path(entry, "sample/rows"))
     gone = eraser.masks.of_rows(name, sampled)
     for descriptor in entry.attributes["descriptors"]:
         eraser.put(entry, f"sample/{descriptor}", gone, np.nan)
@@ -203,7 +203,7 @@ def _instead(block: NDArray[Any], value: NDArray[Any]) -> NDArray[Any]:
     return value.astype(block.dtype)
 
 
-_Room = Callable[[Eraser, Entry, Mapping[str, Entry]], None]
+_Room = Callable[[Eraser, str, Entry, Objects], None]
 _ROOMS: dict[str, _Room] = {
     "grids": _grids,
     "thumbs": _thumbs,

@@ -54,7 +54,8 @@ class Log:
     Attributes
     ----------
     number : the highest. damage : manifests that cannot be read, or are not those that the next ones name.
-    objects : by path, as first published. names : by path, in the manifest. taken_out : paths that a repair took out.
+    objects, names : as first published, and in the manifest, by `manifest.key`.
+    taken_out : keys of those that a repair took out.
     first : the oldest that is kept. leaving : paths that a prune has still to remove.
     blanked, blanking : batches of which rows were forgotten, and where that has not ended.
     """
@@ -69,16 +70,21 @@ class Log:
     first: int = 0
     leaving: set[str] = field(default_factory=set)
 
-    def batch(self, path: str) -> str:
+    @property
+    def paths(self) -> set[str]:
+        """Where objects lie, or lay until a prune that has not ended."""
+        return {entry.path for entry in self.objects.values()} | self.leaving
+
+    def batch(self, key: str) -> str:
         """The batch whose rows an object holds, if it is one's."""
-        entry = self.objects[path]
-        return self.names[path] if entry.kind == "batch" else str(entry.attributes.get("batch", ""))
+        entry = self.objects[key]
+        return self.names[key] if entry.kind == "batch" else str(entry.attributes.get("batch", ""))
 
 
 def verify(root: Path, executor: Executor, *, quick: bool = False, only: Collection[str] | None = None) -> Verified:
     """Look through a store, whatever state it is in. Writers at work do not disturb it, nor does it disturb them.
 
-    ``only`` are paths of objects below data, by default all.
+    ``only`` are keys of objects (`manifest.key`), by default all.
 
     Raises
     ------
@@ -87,15 +93,14 @@ def verify(root: Path, executor: Executor, *, quick: bool = False, only: Collect
     arrays.forget_open_arrays()
     log, data = read_log(root / "log"), root / "data"
     objects = [
-        Known(log.names[path], entry, log.batch(path) in log.blanking)
-        for path, entry in log.objects.items()
-        if only is None or path in only
+        Known(log.names[key], entry, log.batch(key) in log.blanking)
+        for key, entry in log.objects.items()
+        if only is None or key in only
     ]
     groups = [objects[i : i + _OBJECTS] for i in range(0, len(objects), _OBJECTS)]
     looked = [found for group in executor.map(check_objects, groups, data) for found in group]
     pieces = [piece for found in looked for piece in found.pieces]
-    known = log.objects.keys() | log.leaving
-    strays = find_orphans(root, known, lambda: read_log(root / "log").objects.keys() | log.leaving)
+    strays = find_orphans(root, log.paths, lambda: read_log(root / "log").paths | log.leaving)
     damage = [*log.damage, *_rooms(data, log.objects), *(_lost(strays) if not log.damage else ())]
     damage += [one for found in looked for one in found.damage]
     if not quick:
@@ -151,7 +156,7 @@ def _begin(log: Log, begins: floor.Floor, state: dict[str, str]) -> None:
         _see(log, name, tree)
     log.taken_out |= set(begins.taken_out)
     log.leaving |= set(begins.leaving)
-    state.update({name: tree["path"] for name, tree in begins.state.items()})
+    state.update({name: manifest.written_key(name, tree) for name, tree in begins.state.items()})
 
 
 def _bad_manifest(number: int, found: str) -> Damage:
@@ -159,20 +164,21 @@ def _bad_manifest(number: int, found: str) -> Damage:
 
 
 def _take(log: Log, document: Mapping[str, Any], state: dict[str, str]) -> None:
-    """Add what one manifest says; ``state`` has the path of each name in force."""
+    """Add what one manifest says; ``state`` has the key of each name in force."""
     if document["operation"] == manifest.REPAIR:
         log.taken_out.update(state[name] for name in document["remove"] if name in state)
-    # A checkpoint tells of what manifests before it said that cannot be read.
-    for name, tree in {**(document["checkpoint"] or {}), **document["add"]}.items():
+    # A checkpoint tells of what manifests before it said that cannot be read, and of what moved into packs.
+    said = {**(document["checkpoint"] or {}), **document["add"]}
+    for name, tree in said.items():
         _see(log, name, tree)
-    state.update({name: tree["path"] for name, tree in document["add"].items()})
+    state.update({name: manifest.written_key(name, tree) for name, tree in said.items()})
 
 
 def _see(log: Log, name: str, tree: Mapping[str, Any]) -> None:
-    if tree["path"] in log.objects:
+    if (key := manifest.written_key(name, tree)) in log.objects:
         return
     entry = manifest.entry(tree)
-    log.objects[entry.path], log.names[entry.path] = entry, name
+    log.objects[key], log.names[key] = entry, name
     if entry.kind == "forgetting":
         log.blanked |= set(entry.attributes["batches"])
         log.blanking |= set(entry.attributes["batches"])
@@ -182,7 +188,7 @@ def _see(log: Log, name: str, tree: Mapping[str, Any]) -> None:
 
 def _rooms(data: Path, objects: Mapping[str, Entry]) -> Iterator[Damage]:
     """The groups above all objects, through which other programs find them."""
-    above = {parent for path in objects for parent in Path(path).parents}
+    above = {parent for entry in objects.values() for parent in Path(entry.path).parents}
     for room in sorted(above | {Path(), *map(Path, ROOMS)}):
         try:
             arrays.read_metadata(data / room)
@@ -204,7 +210,7 @@ def _read(executor: Executor, pieces: Sequence[Piece], data: Path, log: Log) -> 
     for (known, array), parts in groupby(together, key=lambda pair: (pair[0].known, pair[0].array)):
         about, whole = known.entry.arrays[array], list(parts)
         rows = sum(piece.stop - piece.start for piece, (damage, _) in whole if not damage)
-        judged = about.digest and rows == about.shape[0] and log.batch(known.entry.path) not in log.blanked
+        judged = about.digest and rows == about.shape[0] and log.batch(known.key) not in log.blanked
         if judged and hashlib.sha256("".join(one for _, (_, one) in whole).encode()).hexdigest() != about.digest:
             yield altered(known, array)
 

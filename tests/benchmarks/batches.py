@@ -1,4 +1,7 @@
-"""Many small batches: how long a store of them takes to open and to read, beside a bare loop over the same files."""
+"""Many small batches: how long a store of them takes to open and to read, beside a bare loop over the same files.
+
+With ``--compact`` also once they are merged.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,17 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
+from streamclust.blocks import Serial
 from streamclust.ingest import ingest
 from streamclust.readers.case import open_case
 from streamclust.store import arrays, manifest
-from streamclust.store.store import open_store
+from streamclust.store.compaction import compact
+from streamclust.store.store import Store, open_store
 from tests.faults import job_on, no_fsync, write_case
 
 DESCRIPTOR = "osnet"
@@ -48,19 +53,41 @@ def measure(path: Path) -> dict[str, float]:
     store = open_store(path)
     opened = time.perf_counter() - began
     array = f"descriptors/{DESCRIPTOR}"
-    files = [file for b in store.batches for file in (path / "data" / b.entry.path / array).glob("c/*/*")]
-    rates = {"bare": 0.0, "ours": 0.0}
+    places = [store.array(b.name, array) for b in store.batches]
+    files = list(dict.fromkeys(file for place in places for file in arrays.chunk_files(place)))
+    arrays.forget_open_arrays()
+    rates = {"cold": 0.0, "bare": 0.0, "ours": 0.0}
     size = sum(file.stat().st_size for file in files)
+    for file in {*files, *(arrays.span(place, 0, 0)[0] / "zarr.json" for place in places)}:
+        _let_go(file)
+    began = time.perf_counter()
+    _read(store, array)
+    rates["cold"] = size / (time.perf_counter() - began)
     for _ in range(3):
         began = time.perf_counter()
         for file in files:
             np.fromfile(file, np.uint8)
         rates["bare"] = max(rates["bare"], size / (time.perf_counter() - began))
         began = time.perf_counter()
-        for batch in store.batches:
-            store.read(batch.name, array)
+        _read(store, array)
         rates["ours"] = max(rates["ours"], size / (time.perf_counter() - began))
-    return {"open_s": opened, "bytes": size, **{f"{how}_MB_s": rate / 1e6 for how, rate in rates.items()}}
+    found = {"open_s": opened, "files": len(files), "bytes": size}
+    return found | {f"{how}_MB_s": rate / 1e6 for how, rate in rates.items()}
+
+
+def _read(store: Store, array: str) -> None:
+    for batch in store.batches:
+        store.read(batch.name, array)
+
+
+def _let_go(file: Path) -> None:
+    """Have the system forget what it holds of a file in memory."""
+    handle = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(handle)
 
 
 def fresh(path: Path) -> dict[str, float]:
@@ -77,6 +104,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=1000)
     parser.add_argument("--rows", type=int, default=400)
     parser.add_argument("--features", type=int, default=512)
+    parser.add_argument("--compact", action="store_true", help="merge them, and measure again")
     parser.add_argument("--measure", action="store_true", help="do not make it, and measure in this process")
     given = parser.parse_args()
     if given.measure:
@@ -85,6 +113,11 @@ def main() -> None:
     if not given.store.exists():
         make(given.store, given.batches, given.rows, given.features)
     print(json.dumps(fresh(given.store)))
+    if given.compact:
+        began = time.perf_counter()
+        done = compact(open_store(given.store), Serial())
+        print(json.dumps({"compact_s": time.perf_counter() - began, **asdict(done)}))
+        print(json.dumps(fresh(given.store)))
 
 
 if __name__ == "__main__":

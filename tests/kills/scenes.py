@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from streamclust import pipeline
+from streamclust import pipeline, planning
+from streamclust.blocks import Serial
 from streamclust.daily import daily
 from streamclust.ingest import ingest
 from streamclust.job import Job
@@ -18,6 +19,7 @@ from streamclust.readers.case import open_case
 from streamclust.repair import repair
 from streamclust.reporting import day, days
 from streamclust.stages import refit
+from streamclust.store.compaction import compact
 from streamclust.store.history import rollback
 from streamclust.store.store import open_store
 from streamclust.store.verify import verify
@@ -89,6 +91,11 @@ def _rollback(store: Path, place: Path) -> None:
         rollback(opened, 3)
 
 
+def _compact(store: Path, place: Path) -> None:
+    with mock.patch.object(planning, "SHARD_BYTES", BLOCKS), mock.patch.object(planning, "INNER_BYTES", BLOCKS // 4):
+        compact(open_store(store), Serial())
+
+
 def _repair(store: Path, place: Path) -> None:
     repair(store, SETTINGS)
 
@@ -116,6 +123,7 @@ SCENES = {
     "daily": Scene("fitted", _daily),
     "refit": Scene("grown", _refit),
     "rollback": Scene("grown", _rollback),
+    "compact": Scene("grown", _compact),
     "repair": Scene("damaged", _repair),
 }
 

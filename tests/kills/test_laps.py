@@ -14,9 +14,9 @@ import pytest
 from tests.faults import ROOT
 
 # What is cheap is killed more often.
-QUICK = {"ingest": 20}
+QUICK = {"ingest": 20, "compact": 5}
 LONG = [
-    {"ingest": 120, "rollback": 40},
+    {"ingest": 120, "rollback": 40, "compact": 40},
     {"fit": 40, "score": 15, "predict": 30},
     {"refit": 15, "daily": 20},
     {"repair": 20},

@@ -15,6 +15,7 @@ import pytest
 from streamclust import pipeline
 from streamclust.ingest import ingest
 from streamclust.readers.case import open_case
+from streamclust.store.compaction import compact
 from streamclust.store.store import create
 from tests.cases import job_on, matrices, write_case
 from tests.faults import chunk_bytes
@@ -65,7 +66,10 @@ def test_every_file_and_folder_of_every_object_is_synced_as_it_is_before_its_man
     job = job_on(disk.store, SETTINGS)
     with chunk_bytes(640):
         ingest(job, open_case(case))
+        other = write_case(tmp_path / "other", {"a": matrices(2, 64, {"a": 5})["a"]})
+        ingest(job, open_case(other))
     pipeline.fit(job)
+    assert compact(job.store, job.executor).packs
     assert disk.links == job.store.snapshot.number > 3
     assert not disk.missing
     assert disk.synced[disk.store / "log"] == state(disk.store / "log")
