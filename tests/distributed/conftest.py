@@ -58,7 +58,7 @@ def running(started):
     with distributed.Client(started.address, set_as_default=False) as client:
         for _ in range(2 - len(client.nthreads())):
             started.start_worker(*PRELOAD, memory="400MB")
-        client.wait_for_workers(2, timeout=60)
+        client.wait_for_workers(2, timeout=180)
     return started
 
 
