@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 
+import pytest
+
 from streamclust.blocks import Serial
 from streamclust.ingest import ingest
 from streamclust.readers.case import open_case
@@ -21,6 +23,7 @@ def shards(store):
     return [(file.relative_to(pack).as_posix(), file.read_bytes()) for pack, file in files]
 
 
+@pytest.mark.slow
 def test_packs_are_the_same(running, toml, tmp_path):
     with no_fsync():
         for seed, n in enumerate((50, 70)):

@@ -62,7 +62,8 @@ def test_a_worker_out_of_memory_is_named_for_it(tmp_path, orders, case, toml):
     assert len(err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("task", [NAMES[0], pytest.param("stages.sweep:add_lloyd", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("task", [NAMES[0], "stages.sweep:add_lloyd"])
 def test_without_its_scheduler_a_run_ends_clearly_and_resumes(tmp_path, orders, case, toml, finished, task):
     words = ("run", "s", case, *toml)
     with cluster(tmp_path / "c", 2, *PRELOAD, env=orders.env) as lost, orders.given(task, "hold") as followed:

@@ -100,6 +100,7 @@ def test_it_is_in_force_only_beside_the_clusterings_that_it_is_of(tmp_path):
         assert in_force(job, models) is None
 
 
+@pytest.mark.slow
 def test_one_clustering_alone_agrees_with_nothing(tmp_path):
     with no_fsync():
         one = write_case(tmp_path / "case", matrices(4, 200, {"vdc": 8}))
