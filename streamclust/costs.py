@@ -19,7 +19,7 @@ from streamclust.planning import (
 )
 
 COMMANDS = ("run", "ingest", "fit", "outliers", "map", "report", "daily")
-PROCESS_BYTES = 560 * 10**6  # an interpreter with every library loaded and the allocator's slack, generously
+PROCESS_BYTES = 400 * 10**6  # an interpreter with every library loaded and the allocator's slack
 TILE_BYTES = 96 * 2**20  # scratch of a tiled GEMM and its selection, per worker, set generously
 UNPACK_BYTES = PROCESS_BYTES + 768 * 2**20  # this process and what the one that reads a foreign format may allocate
 _SIGHT_BYTES = 68  # of a row and a vote: eight neighbours and their distances, and a cluster
@@ -107,7 +107,7 @@ def _scatter(shape: Shape) -> int:
 def _ingest(name: str, shape: Shape, workers: int) -> Step:
     # A worker holds the block, its deviations and zarr's encoded copy, a float32 and a float64 d x d; one more state
     # per worker waits to be merged, and a merge makes a copy.
-    each = 4 * _block(shape) + _scatter(shape) // 2 + 2 * _scatter(shape)
+    each = 3 * _block(shape) + _scatter(shape) // 2 + 2 * _scatter(shape)
     peak = PROCESS_BYTES + workers * each + _scatter(shape)
     products = shape.n * _scatter(shape) / 8
     step = Step(
@@ -224,7 +224,8 @@ def _place(name: str, shape: Shape, settings: Settings, workers: int) -> Step:
 
 
 def _draw(settings: Settings, maps: int) -> Step:
-    # Smoothing and shading a 2048 x 2048 grid takes a dozen float64 copies; every cluster has a layer of 1024 x 1024.
-    held = 12 * 2048**2 * 8 + 3 * min(max(settings.cluster.ks), 30) * 1024**2 * 4
+    # Smoothing and shading a 2048 x 2048 grid takes a dozen float64 copies; every cluster has a layer of 1024 x 1024,
+    # of which the larger part of five copies was measured.
+    held = 12 * 2048**2 * 8 + 5 * min(max(settings.cluster.ks), 30) * 1024**2 * 4
     peak = PROCESS_BYTES + held + 20 * settings.render.size**2
     return Step("report", "draw maps and report", 0, 0, 0, peak, 0, _DRAWING * maps * settings.render.size**2)
