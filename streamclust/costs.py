@@ -225,7 +225,7 @@ def _place(name: str, shape: Shape, settings: Settings, workers: int) -> Step:
 
 def _draw(settings: Settings, maps: int) -> Step:
     # Smoothing and shading a 2048 x 2048 grid takes a dozen float64 copies; every cluster has a layer of 1024 x 1024,
-    # of which the larger part of five copies was measured.
+    # counted five times so that the measured peaks lie below.
     held = 12 * 2048**2 * 8 + 5 * min(max(settings.cluster.ks), 30) * 1024**2 * 4
     peak = PROCESS_BYTES + held + 20 * settings.render.size**2
     return Step("report", "draw maps and report", 0, 0, 0, peak, 0, _DRAWING * maps * settings.render.size**2)
