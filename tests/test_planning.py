@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamclust import costs, planning
-from streamclust.config import Settings, load_settings
+from streamclust.config import Settings, load_settings, parse_bytes
 from streamclust.errors import BudgetError
 from streamclust.planning import Rates, Shape
 from tests.cases import clustered, small_toml, write_case
@@ -122,7 +122,10 @@ def test_a_budget_that_cannot_hold_names_step_bytes_and_what_would():
     text = str(error.value)
     assert text.startswith("--memory 700MB: b: ")
     enough = text.rsplit("at least ", 1)[1]
-    assert costs.within({"b": Shape(10**6, 4000)}, load_settings(None, {"memory": enough}), 4).workers == 1
+    assert costs.within({"b": Shape(10**6, 4000)}, load_settings(None, {"memory": enough}), 4).workers >= 1
+    less = f"{parse_bytes(enough) - 10**8}B"
+    with pytest.raises(BudgetError):
+        costs.within({"b": Shape(10**6, 4000)}, load_settings(None, {"memory": less}), 4)
 
 
 def test_merging_rows_one_by_one_needs_the_heights_of_all_pairs_and_micro_clusters_do_not():
@@ -139,7 +142,7 @@ def test_merging_rows_one_by_one_needs_the_heights_of_all_pairs_and_micro_cluste
 MEASURE = """
 import sys
 from pathlib import Path
-from streamclust.config import load_settings
+from streamclust.config import load_settings, parse_bytes
 from streamclust.budget import plan_for
 from streamclust.pipeline import run
 settings = load_settings(Path(sys.argv[3]))
