@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol, Self
@@ -93,22 +93,33 @@ class PeakMemory:
 
     def _watch(self) -> None:
         while True:
-            self.peak = max(self.peak, tree_memory())
+            self.peak = max(self.peak, tree_memory(above=self.peak))
             if self._stop.wait(self._every):
                 return
 
 
-def tree_memory() -> int:
-    """Bytes that this process and its children hold now, shared pages counted once over all."""
-    total = 0
+def tree_memory(above: int = 0) -> int:
+    """Bytes that this process and its children hold now, shared pages counted once over all.
+
+    0 where their resident pages do not exceed ``above``: reading how they are shared makes the kernel walk them all.
+    """
     me = psutil.Process()
-    for process in [me, *me.children(recursive=True)]:
-        try:
-            info = process.memory_full_info()
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-        total += getattr(info, "pss", info.rss)
-    return total
+    tree = [me, *me.children(recursive=True)]
+    if sum(_of(process, lambda each: each.memory_info().rss) for process in tree) <= above:
+        return 0
+    return sum(_of(process, _proportional) for process in tree)
+
+
+def _proportional(process: psutil.Process) -> int:
+    info = process.memory_full_info()
+    return int(getattr(info, "pss", info.rss))
+
+
+def _of(process: psutil.Process, measure: Callable[[psutil.Process], int]) -> int:
+    try:
+        return measure(process)
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return 0
 
 
 def _moved() -> tuple[int, int]:

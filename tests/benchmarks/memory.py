@@ -48,20 +48,32 @@ class PeakMemory:
 
     def _sample(self) -> None:
         while True:
-            self.peak = max(self.peak, tree_pss(self.pid))
+            self.peak = max(self.peak, tree_pss(self.pid, above=self.peak))
             # the kernel walks all pages under their lock: 20 looks a second would slow a large process
             if self._stop.wait(self.interval * max(1, self.peak // LARGE)):
                 return
 
 
-def tree_pss(pid: int | None = None) -> int:
-    """Bytes (PSS) of a process and all its descendants now; 0 for what has ended."""
+def tree_pss(pid: int | None = None, above: int = 0) -> int:
+    """Bytes (PSS) of a process and all its descendants now; 0 for what has ended.
+
+    0 as well where the resident sizes, which are cheap to read and never less, do not exceed ``above``.
+    """
     try:
         root = psutil.Process(pid)
         tree = [root, *root.children(recursive=True)]
     except psutil.NoSuchProcess:
         return 0
+    if sum(_resident(process) for process in tree) <= above:
+        return 0
     return sum(_pss(process.pid) for process in tree)
+
+
+def _resident(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0
 
 
 def _pss(pid: int) -> int:
