@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,10 +17,8 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from streamclust.errors import DamageError
 from streamclust.planning import chunk_rows
-from streamclust.store import chunks
-
-_TEXT_BYTES = 64  # of a text in memory, a guess
-_CHUNK_KEYS = {"name": "default", "configuration": {"separator": "/"}}
+from streamclust.store import chunks, metadata
+from streamclust.store.metadata import Form
 
 
 @dataclass(frozen=True)
@@ -90,12 +86,12 @@ def create_array(
 @lru_cache(maxsize=4096)
 def _open(path: Path) -> Any:
     """A plain array's description, or any other array as Zarr opens it: both have a shape, chunks and a type."""
-    return chunks.plain(read_metadata(path)) or _open_with_zarr(path)
+    return chunks.plain(metadata.read(path)) or _open_with_zarr(path)
 
 
 @lru_cache(maxsize=512)
 def _open_with_zarr(path: Path) -> Any:
-    read_metadata(path)
+    metadata.read(path)
     try:
         # open_array drops a config: without this an all-zero chunk would not be written, and read as damage.
         return zarr.open_array(path, mode="r+", zarr_format=3).with_config({"write_empty_chunks": True})
@@ -112,83 +108,25 @@ def forget_open_arrays() -> None:
     _open_with_zarr.cache_clear()
 
 
-def describe(path: Path) -> tuple[tuple[int, ...], Any, tuple[int, ...]] | None:
-    """Shape, data type and chunk shape as an array's metadata gives them; ``None`` for a group.
-
-    Raises
-    ------
-    DamageError : the metadata is missing, cannot be read, or would have chunks sought where none are.
-    """
-    meta = read_metadata(path)
-    return None if meta["node_type"] == "group" else shape_in(meta)
-
-
 @lru_cache(maxsize=4096)
-def _described(path: Path) -> tuple[tuple[int, ...], Any, tuple[int, ...]] | None:
-    return describe(path)
+def _described(path: Path) -> Form | None:
+    return metadata.describe(path)
 
 
 def is_as_said(where: Where, shape: tuple[int, ...], dtype: str, grid: tuple[int, ...]) -> bool:
     """Whether metadata fits what is known of an array; that of a larger one it lies in is read once only."""
     if isinstance(where, Path):
-        return describe(where) == (shape, dtype, grid)
+        return metadata.describe(where) == (shape, dtype, grid)
     return holds(_described(where.path), where, shape, dtype)
 
 
-def holds(found: tuple[tuple[int, ...], Any, tuple[int, ...]] | None, part: Part, shape: Any, dtype: str) -> bool:
+def holds(found: Form | None, part: Part, shape: Any, dtype: str) -> bool:
     """Whether an array of that shape, data type and chunk shape can have such a part."""
     if found is None or len(found[0]) != len(shape):
         return False
     (n, *width), of, (step, *whole) = found
     fits = (width, whole, of) == (list(shape[1:]), list(shape[1:]), dtype)
     return fits and step > 0 and part.first + part.rows <= n
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-    """The metadata of an array or a group, as it is on disk; raises as :func:`describe`."""
-    try:
-        meta: dict[str, Any] = json.loads((path / "zarr.json").read_bytes())
-        group = meta["node_type"] == "group"
-        if not group:
-            shape_in(meta)
-        ours = meta["zarr_format"] == 3 and (group or _as_written(meta))
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise DamageError(path / "zarr.json", f"cannot be read ({error!r})", hint="restore it") from None
-    if not ours:
-        raise DamageError(path / "zarr.json", "is not as this program writes it", hint="restore it")
-    return meta
-
-
-def _as_written(meta: Mapping[str, Any]) -> bool:
-    """Zarr knows other byte orders, and other places for chunks, where it would find none: fill values, all of them."""
-    codecs = meta["codecs"]
-    if codecs[0]["name"] == "sharding_indexed":
-        about = codecs[0]["configuration"]
-        return len(codecs) == 1 and all(
-            _as_written({**meta, "codecs": about[which]}) for which in ("codecs", "index_codecs")
-        )
-    little = all(codec.get("configuration", {}).get("endian", "little") == "little" for codec in codecs)
-    return bool(little and meta["chunk_key_encoding"] == _CHUNK_KEYS and codecs[-1]["name"] == "crc32c")
-
-
-def shape_in(meta: Mapping[str, Any]) -> tuple[tuple[int, ...], Any, tuple[int, ...]]:
-    """Shape, data type and chunk shape, which is that of a file."""
-    return tuple(meta["shape"]), meta["data_type"], tuple(meta["chunk_grid"]["configuration"]["chunk_shape"])
-
-
-def item_bytes(data_type: str) -> int:
-    """Bytes of one number, by the name that metadata has for its type."""
-    return type_of(data_type).itemsize
-
-
-def type_of(data_type: str) -> np.dtype[Any]:
-    """The NumPy type that metadata calls so."""
-    return np.dtype(np.dtypes.StringDType()) if data_type == "string" else np.dtype(data_type)
-
-
-def row_bytes(shape: tuple[int, ...], data_type: str) -> int:
-    """Bytes of a row in memory."""
-    return math.prod(shape[1:]) * (_TEXT_BYTES if data_type == "string" else item_bytes(data_type))
 
 
 def shape_of(where: Where) -> tuple[int, ...]:
@@ -230,39 +168,7 @@ def chunk_files(where: Where, start: int = 0, stop: int | None = None) -> list[P
     """The chunk files that hold rows ``start .. stop``."""
     path, start, stop = span(where, start, stop)
     array = _open(path)
-    return chunk_paths(path, array.shape, _grid(array), start, stop)
-
-
-def chunk_paths(path: Path, shape: tuple[int, ...], grid: tuple[int, ...], start: int, stop: int) -> list[Path]:
-    """The same for an array of this shape and chunk shape, which is not opened."""
-    if stop <= start:
-        return []
-    indices = [range(start // grid[0], -(-stop // grid[0]))]
-    indices += [range(-(-size // chunk)) for size, chunk in zip(shape[1:], grid[1:], strict=True)]
-    return [path.joinpath("c", *map(str, index)) for index in itertools.product(*indices)]
-
-
-def sized_files(path: Path, meta: Mapping[str, Any], start: int, stop: int) -> list[tuple[Path, int | None]]:
-    """The chunk files that hold rows ``start .. stop`` of an array of that metadata, each with how long it is.
-
-    The length is ``None`` where chunks are compressed or hold text.
-    """
-    shape, _, grid = shape_in(meta)
-    n, step, plain = shape[0], grid[0], chunks.plain(meta)
-    files = chunk_paths(path, shape, grid, start, stop)
-    if plain is None:
-        return [(file, None) for file in files]
-    bases = range(start - start % step, stop, step)
-    return [(f, chunks.file_bytes(plain, min(step, n - base))) for f, base in zip(files, bases, strict=True)]
-
-
-def index_fits(path: Path, meta: Mapping[str, Any], start: int) -> bool:
-    """Whether the file from row ``start`` on has the index that it should; that of texts is read with them."""
-    plain = chunks.plain(meta)
-    if plain is None:
-        return True
-    (file,) = chunk_paths(path, plain.shape, plain.chunks, start, start + 1)
-    return chunks.indexed(file, plain, min(plain.chunks[0], plain.shape[0] - start))
+    return metadata.chunk_paths(path, array.shape, _grid(array), start, stop)
 
 
 def write_rows(where: Where, start: int, block: NDArray[Any]) -> None:
@@ -287,7 +193,7 @@ def read_rows(where: Where, start: int = 0, stop: int | None = None) -> NDArray[
     """
     path, start, stop = span(where, start, stop)
     array = _open(path)
-    files = chunk_paths(path, array.shape, _grid(array), start, stop)
+    files = metadata.chunk_paths(path, array.shape, _grid(array), start, stop)
     if isinstance(array, chunks.Plain):
         return _read_plain(files, array, start, stop)
     for chunk in files:

@@ -20,7 +20,7 @@ import numpy as np
 from streamclust.blocks import Executor
 from streamclust.errors import ConflictError
 from streamclust.planning import shard_rows
-from streamclust.store import arrays, manifest
+from streamclust.store import arrays, manifest, metadata
 from streamclust.store.arrays import Where
 from streamclust.store.draft import Draft
 from streamclust.store.examine import PACK
@@ -107,7 +107,7 @@ def _form(name: str, entry: Entry) -> str:
 
 
 def _bytes(entry: Entry) -> int:
-    return sum(about.shape[0] * arrays.row_bytes(about.shape, about.dtype) for about in entry.arrays.values())
+    return sum(about.shape[0] * metadata.row_bytes(about.shape, about.dtype) for about in entry.arrays.values())
 
 
 def _runs(units: Sequence[list[Object]]) -> Iterator[list[Object]]:
@@ -136,9 +136,9 @@ def _write(
     for array, about in objects[0][1].arrays.items():
         ends = list(accumulate(entry.arrays[array].shape[0] for _, entry in objects))
         first[array] = [0, *ends[:-1]]
-        step, inner[array] = shard_rows(ends[-1], arrays.row_bytes(about.shape, about.dtype))
+        step, inner[array] = shard_rows(ends[-1], metadata.row_bytes(about.shape, about.dtype))
         shape = (ends[-1], *about.shape[1:])
-        path = draft.create(array, shape, arrays.type_of(about.dtype), step, inner=inner[array])
+        path = draft.create(array, shape, metadata.type_of(about.dtype), step, inner=inner[array])
         places = [address(store.path / "data", entry, array) for _, entry in objects]
         shards += [_shard(path, start, min(ends[-1], start + step), places, ends) for start in range(0, ends[-1], step)]
     executor.map(_copy, shards)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from streamclust.errors import DamageError
-from streamclust.store import arrays
+from streamclust.store import arrays, metadata
 from streamclust.store.manifest import ArrayEntry, Entry, sync, sync_tree
 
 Named = Callable[[], Collection[str]]  # every path that any manifest ever named, read when it is called
@@ -110,7 +110,7 @@ class Draft:
         arrays.create_group(self.folder, attributes)
         described = {}
         for meta in sorted(self.folder.rglob("zarr.json")):
-            if about := arrays.describe(meta.parent):
+            if about := metadata.describe(meta.parent):
                 name = meta.parent.relative_to(self.folder).as_posix()
                 described[name] = ArrayEntry(*about, digests.get(name, ""))
         return Entry(self.path, self.kind, attributes, described)
@@ -146,7 +146,7 @@ def _whole(folder: Path) -> bool:
     """Whether all metadata in a dead writer's folder can be read."""
     try:
         for meta in folder.rglob("zarr.json"):
-            arrays.describe(meta.parent)
+            metadata.describe(meta.parent)
     except DamageError:
         return False
     return folder.is_dir()

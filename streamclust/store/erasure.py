@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamclust.planning import LABEL_ROWS
-from streamclust.store import arrays
+from streamclust.store import arrays, metadata
 from streamclust.store.arrays import Where, grid
 from streamclust.store.manifest import Entry, sync, sync_tree
 from streamclust.store.store import Batch, Store, address
@@ -149,10 +149,10 @@ class Eraser:
         """
         about, other = entry.arrays[array], self._new_folder()
         path = self.masks.store.path / "data" / entry.path / array
-        arrays.create_array(other, about.shape, arrays.type_of(about.dtype), about.chunks[0], compress=True)
+        arrays.create_array(other, about.shape, metadata.type_of(about.dtype), about.chunks[0], compress=True)
         for start, stop in grid(other):
             arrays.write_rows(
-                other, start, np.full((stop - start, *about.shape[1:]), value, arrays.type_of(about.dtype))
+                other, start, np.full((stop - start, *about.shape[1:]), value, metadata.type_of(about.dtype))
             )
         sync_tree(other)
         if path.exists():

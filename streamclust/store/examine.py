@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from streamclust.errors import DamageError
-from streamclust.store import arrays, chunks, manifest
+from streamclust.store import arrays, chunks, manifest, metadata
 from streamclust.store.manifest import ArrayEntry, Entry
 from streamclust.store.store import address, part
 
@@ -92,14 +92,14 @@ def _check(known: Known, data: Path) -> Looked:
         if known.blanking and not path.exists():
             continue  # it is being replaced as a whole; whoever goes on with that puts it there
         try:
-            meta = arrays.read_metadata(path)
-            if meta["node_type"] == "group" or arrays.shape_in(meta) != (about.shape, about.dtype, about.chunks):
+            meta = metadata.read(path)
+            if meta["node_type"] == "group" or metadata.shape_in(meta) != (about.shape, about.dtype, about.chunks):
                 raise DamageError(path, "is not what the manifest says of it")  # noqa: TRY301 - one way out
         except DamageError as error:
             damage.append(_damage(known, f"{array}/zarr.json", error.found, array, (0, n)))
             continue
         for start, stop in _grid(about):
-            files = arrays.sized_files(path, meta, start, stop)
+            files = metadata.sized_files(path, meta, start, stop)
             if known.entry.kind == PACK:
                 damage += _check_index(known, array, meta, files, data, (start, stop))
                 continue
@@ -117,13 +117,13 @@ def _check_packed(known: Known, data: Path) -> Looked:
     for array, about in known.entry.arrays.items():
         mine = part(data, known.entry, array)
         try:
-            meta = arrays.read_metadata(mine.path)
+            meta = metadata.read(mine.path)
         except DamageError:
             continue
-        if meta["node_type"] == "group" or not arrays.holds(arrays.shape_in(meta), mine, about.shape, about.dtype):
+        if meta["node_type"] == "group" or not arrays.holds(metadata.shape_in(meta), mine, about.shape, about.dtype):
             continue
         for start, stop in _grid(about):
-            files = arrays.sized_files(mine.path, meta, mine.first + start, mine.first + stop)
+            files = metadata.sized_files(mine.path, meta, mine.first + start, mine.first + stop)
             wrong = list(_wrong_files(known, array, files, data, (start, stop)))
             damage += wrong
             if not wrong:
@@ -149,7 +149,7 @@ def _check_index(
 ) -> Iterator[Damage]:
     """Of a pack's file only what lies behind the rows; these are looked at as those of the objects in it."""
     for file, exact in files:
-        if not _wrong(file, exact) and not arrays.index_fits(data / known.entry.path / array, meta, rows[0]):
+        if not _wrong(file, exact) and not metadata.index_fits(data / known.entry.path / array, meta, rows[0]):
             found = "the index for other programs is damaged"
             yield _damage(known, file.relative_to(data / known.entry.path), found, array, rows)
 
@@ -159,7 +159,7 @@ def _check_groups(known: Known, data: Path) -> Iterator[Damage]:
     inner = {parent.as_posix() for array in known.entry.arrays for parent in PurePosixPath(array).parents}
     for group in sorted(inner | {"."}):
         try:
-            meta = arrays.read_metadata(data / known.entry.path / group)
+            meta = metadata.read(data / known.entry.path / group)
             # What waited as a proposal when it was published has its key in the manifest alone.
             said = {k: v for k, v in known.entry.attributes.items() if k != "proposal"} if group == "." else {}
             if meta["node_type"] != "group" or _text(meta.get("attributes", {})) != _text(said):
@@ -179,7 +179,7 @@ def _grid(about: ArrayEntry) -> Iterator[tuple[int, int]]:
 
 def _bytes(about: ArrayEntry) -> int:
     """Of the rows of one chunk in memory; of text, a guess."""
-    return about.chunks[0] * arrays.row_bytes(about.shape, about.dtype)
+    return about.chunks[0] * metadata.row_bytes(about.shape, about.dtype)
 
 
 def _wrong(file: Path, exact: int | None) -> str:
@@ -235,10 +235,10 @@ def made_of_rows(array: str) -> bool:
     return room in {"moments", "valid"} or (room == "sample" and rest not in {"rows", "hashes"})
 
 
-def advice(entry: Entry, array: str, metadata: bool) -> str:
+def advice(entry: Entry, array: str, of_metadata: bool) -> str:
     """What to do about a damaged file of an object."""
     again = entry.kind == "batch" and made_of_rows(array) and not entry.first
-    if metadata or kind_of(entry) in DERIVED or again:
+    if of_metadata or kind_of(entry) in DERIVED or again:
         return REPAIR
     backup = "restore the file from a backup"
     return f"{backup}, or streamclust withdraw STORE {entry.attributes['id']}" if entry.kind == "batch" else backup

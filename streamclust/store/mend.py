@@ -12,7 +12,7 @@ import numpy as np
 
 from streamclust import moments as mo
 from streamclust.blocks import Executor
-from streamclust.store import arrays
+from streamclust.store import arrays, metadata
 from streamclust.store.arrays import grid
 from streamclust.store.examine import DERIVED, PACK, Damage, kind_of, made_of_rows
 from streamclust.store.manifest import ArrayEntry, Entry, sync
@@ -43,7 +43,7 @@ def _describe_again(file: Path, about: ArrayEntry, inner: int, trial: Path) -> b
     for compress in (False, True):
         shutil.rmtree(trial, ignore_errors=True)
         arrays.forget_open_arrays()
-        dtype = arrays.type_of(about.dtype)
+        dtype = metadata.type_of(about.dtype)
         arrays.create_array(trial, about.shape, dtype, about.chunks[0], compress=compress, inner=inner)
         if _fits(file.parent, trial, about):
             sync(trial / "zarr.json")
@@ -56,7 +56,7 @@ def _describe_again(file: Path, about: ArrayEntry, inner: int, trial: Path) -> b
 def _fits(path: Path, other: Path, about: ArrayEntry) -> bool:
     """Whether some chunk of an array is sound under the metadata of another one, or it has none."""
     for start, stop in grid(other):
-        files = arrays.chunk_paths(path, about.shape, about.chunks, start, stop)
+        files = metadata.chunk_paths(path, about.shape, about.chunks, start, stop)
         if all(file.is_file() for file in files):
             for file in files:
                 copy = other / file.relative_to(path)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamclust.store import arrays
+from streamclust.store import arrays, metadata
 from streamclust.store.arrays import Where, grid
 from streamclust.store.erasure import Mask, Masks
 from streamclust.store.manifest import Entry, sync, sync_tree
@@ -181,7 +181,7 @@ def _walk(masks: Masks, places: Mapping[str, Sequence[Held]], search: Search, sk
             place = str(folder.relative_to(data)) if folder.is_relative_to(data) else ""
             held = places.get(place, ())
             concerned = not held or _concerned(masks, held)
-            if file.name == "zarr.json" and concerned and arrays.describe(folder) is not None:
+            if file.name == "zarr.json" and concerned and metadata.describe(folder) is not None:
                 _look_into(masks, place, held, search)
             if file.name == "zarr.json" or "c" not in place.split("/"):
                 search.look(path_digests(_texts(file)), search.paths, str(file.relative_to(root)), None)

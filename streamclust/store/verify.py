@@ -15,7 +15,7 @@ from typing import Any
 
 from streamclust.blocks import Executor
 from streamclust.errors import DamageError
-from streamclust.store import arrays, floor, manifest
+from streamclust.store import arrays, floor, manifest, metadata
 from streamclust.store.examine import REPAIR, Damage, Known, Piece, altered, check_objects, read_pieces
 from streamclust.store.manifest import Entry
 from streamclust.store.orphans import Orphans, find_orphans
@@ -191,7 +191,7 @@ def _rooms(data: Path, objects: Mapping[str, Entry]) -> Iterator[Damage]:
     above = {parent for entry in objects.values() for parent in Path(entry.path).parents}
     for room in sorted(above | {Path(), *map(Path, ROOMS)}):
         try:
-            arrays.read_metadata(data / room)
+            metadata.read(data / room)
         except DamageError as error:
             yield Damage((Path("data") / room / "zarr.json").as_posix(), error.found, REPAIR)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from streamclust.errors import DamageError
-from streamclust.store import arrays
+from streamclust.store import arrays, metadata
 from streamclust.store.rows import leaves
 from tests.faults import assert_tidy, job_on, no_fsync, random_rows, write_case
 
@@ -183,7 +183,7 @@ def test_one_bit_that_has_chunks_sought_elsewhere_is_damage_and_never_fill_value
     assert ord("/") ^ ord(".") == 1
     file.write_text(file.read_text().replace('"separator": "/"', '"separator": "."'))
     arrays.forget_open_arrays()
-    for look in (arrays.describe, arrays.read_rows, arrays.shape_of):
+    for look in (metadata.describe, arrays.read_rows, arrays.shape_of):
         with pytest.raises(DamageError, match=r"zarr\.json"):
             look(tmp_path / "a")
 
@@ -197,7 +197,7 @@ def test_metadata_with_another_byte_order_is_damage_and_never_other_numbers(tmp_
     assert changed != file.read_text()
     file.write_text(changed)
     arrays.forget_open_arrays()
-    for look in (arrays.describe, arrays.read_rows, arrays.shape_of):
+    for look in (metadata.describe, arrays.read_rows, arrays.shape_of):
         with pytest.raises(DamageError, match=r"zarr\.json"):
             look(tmp_path / "a")
 

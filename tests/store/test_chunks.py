@@ -8,7 +8,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamclust.store import arrays, chunks
+from streamclust.store import arrays, chunks, metadata
 
 
 @given(
@@ -29,7 +29,7 @@ def test_same_bytes_as_zarr(tmp_path_factory, n, d, step, dtype, seed):
     for start in range(0, n, min(step, n)):
         arrays.write_rows(folder / "ours", start, values[start : start + min(step, n)])
     theirs = zarr.open_array(folder / "theirs", mode="r+").with_config({"write_empty_chunks": True})
-    assert chunks.plain(arrays.read_metadata(folder / "theirs")) is not None
+    assert chunks.plain(metadata.read(folder / "theirs")) is not None
     theirs[:] = values
     np.testing.assert_array_equal(zarr.open_array(folder / "ours", mode="r")[:], values)
     np.testing.assert_array_equal(arrays.read_rows(folder / "theirs"), values)
