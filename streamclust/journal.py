@@ -77,7 +77,7 @@ class Journal:
 
 
 class PeakMemory:
-    """Peak memory of this process and its children while the block runs, sampled; PSS on Linux, RSS elsewhere."""
+    """Peak memory of this process and its children while the block runs, sampled."""
 
     def __init__(self, every: float = 0.5) -> None:
         self.peak, self._every, self._stop = 0, every, threading.Event()
@@ -101,12 +101,14 @@ class PeakMemory:
 def tree_memory(above: int = 0) -> int:
     """Bytes that this process and its children hold now, shared pages counted once over all.
 
-    0 where their resident pages do not exceed ``above``: reading how they are shared makes the kernel walk them all.
+    Only where there are children, and more than ``above`` is resident, is it asked who shares what: the kernel walks
+    all pages for that.
     """
     me = psutil.Process()
     tree = [me, *me.children(recursive=True)]
-    if sum(_of(process, lambda each: each.memory_info().rss) for process in tree) <= above:
-        return 0
+    resident = sum(_of(process, lambda each: each.memory_info().rss) for process in tree)
+    if len(tree) == 1 or resident <= above:
+        return resident
     return sum(_of(process, _proportional) for process in tree)
 
 
