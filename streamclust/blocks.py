@@ -7,10 +7,11 @@ together in a run, and the shape of the merge tree, depend on the addresses alon
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cache, reduce
+from functools import cache, lru_cache, reduce
 from typing import Any, Protocol, TypeVar
 
 from streamclust.errors import InputError
@@ -169,9 +170,16 @@ def one_blas_thread() -> Iterator[None]:
 
 def _limit() -> Any:
     import scipy.linalg.blas  # noqa: F401 - SciPy brings a BLAS of its own: one not loaded yet would not be limited
-    from threadpoolctl import threadpool_limits
 
-    return threadpool_limits(1)
+    return _thread_pools(len(sys.modules)).limit(limits=1)
+
+
+@lru_cache(maxsize=1)
+def _thread_pools(modules: int) -> Any:
+    """The libraries with threads of their own, sought anew when modules came in, which bring them."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 @cache
@@ -181,8 +189,6 @@ def _limit_this_process() -> None:
 
 def _quiet_worker() -> None:
     """On a worker of a cluster BLAS keeps to one thread for good; here :func:`one_blas_thread` sees to it."""
-    import sys
-
     worker = sys.modules.get("distributed.worker")
     if worker is not None and worker.thread_state.__dict__.get("execution_state"):
         _limit_this_process()
