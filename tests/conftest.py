@@ -6,8 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).parents[1]
+settings.register_profile("laws", deadline=None)  # machines are shared: no law is about time
+settings.load_profile("laws")
 SHARED_DATA = Path(os.environ.get("STREAMCLUST_DATA", ROOT.parent / "shared" / "data"))
 
 

@@ -48,7 +48,7 @@ def total_of(address: float, values: np.ndarray) -> float:
 
 
 @given(n=st.integers(1, 200), run=st.integers(1, 12), workers=st.integers(1, 4))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_threads_equal_serial(n, run, workers):
     addresses = list(range(n))
     serial, threads = Serial(), Dask(workers)

@@ -28,7 +28,7 @@ def test_pairs_of_the_same_picture_do_not_count():
     assert bursts.radii(Z[:1]) == (0.0, 0.0)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10**6), sizes=st.lists(st.integers(20, 60), min_size=0, max_size=2))
 def test_bursts_are_found_whatever_the_order(seed, sizes):
     rng = np.random.default_rng(seed)

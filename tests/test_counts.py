@@ -21,7 +21,7 @@ from streamclust.counts import (
 )
 from tests.real import vehicles
 
-laws = settings(deadline=None, max_examples=60)
+laws = settings(max_examples=60)
 
 
 @st.composite

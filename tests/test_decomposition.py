@@ -35,7 +35,7 @@ def fitted(X: np.ndarray, kind: str, keep: float) -> pca.Projection:
 
 @pytest.mark.parametrize("kind", SCALERS)
 @given(seed=st.integers(0, 2**31), n=st.integers(30, 200), d=st.integers(2, 30))
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 def test_scaler_and_pca_equal_scikit_learn(kind, seed, n, d):
     X = data(seed, n, d)
     scaled = ORACLES[kind].fit_transform(X.astype(np.float64))

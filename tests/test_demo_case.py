@@ -106,7 +106,7 @@ def test_what_was_drawn_is_found(case):
 
 
 @given(st.sampled_from(sorted(FAILURES)), st.integers(0, 5), st.floats(0, 24), st.integers(0, 2**32 - 1))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_clumps_differ_by_noise_only(sort, camera, hour, seed):
     scene = Scene(camera, hour, sort)
     one, two = (
@@ -118,7 +118,7 @@ def test_clumps_differ_by_noise_only(sort, camera, hour, seed):
 
 
 @given(st.integers(1, 200), st.integers(0, 2**32 - 1))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_agreement_does_not_depend_on_row_order_and_ignores_junk_labels(n, seed):
     rng = np.random.default_rng(seed)
     truth = {

@@ -177,7 +177,7 @@ def test_one_bad_day_does_not_poison():
     assert bad.spread[at] < 1.3 * state.spread[at]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6), order=st.randoms(use_true_random=False))
 def test_the_order_of_streams_does_not_matter_and_arguments_stay(seed, order):
     rng = np.random.default_rng(seed)

@@ -11,7 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 from streamclust import embedding
 from streamclust.embedding import fit_map, nearest, place
 
-laws = settings(deadline=None, max_examples=30)
+laws = settings(max_examples=30)
 
 
 def islands(n, p=10, seed=0):

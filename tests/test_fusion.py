@@ -30,7 +30,7 @@ def fitted(tails: np.ndarray) -> fusion.Fusion:
     return fusion.finish_fusion(weights, fusion.fused_block(tails, weights))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 10**6), st.integers(1, 6), st.lists(st.integers(0, 300), max_size=4))
 def test_states_of_any_blocks_merge_to_the_state_of_the_whole(seed, d, cuts):
     tails = tails_of(some_scores(seed, 300, d))
@@ -60,7 +60,7 @@ def test_a_descriptor_that_agrees_with_no_other_weighs_little_and_equal_where_no
     assert fusion.overlap_weights(fusion.overlap_block(apart[:, :1])) == pytest.approx([1])
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 10**6), st.integers(2, 6))
 def test_scores_rise_with_every_tail_and_rank_the_rows(seed, d):
     tails = tails_of(some_scores(seed, 400, d))
@@ -102,7 +102,7 @@ def test_a_descriptor_that_fails_tomorrow_has_its_reference():
         fusion.outlier_scores(model, tails[:, :2])
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 10**6), st.integers(1, 400), st.floats(0, 0.2))
 def test_flags_keep_the_budget_with_ties_included(seed, n, budget):
     tails = tails_of(np.round(some_scores(seed, n, 3), 1))

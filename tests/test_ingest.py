@@ -71,7 +71,7 @@ def ingested(folder, case, size, executor=None, **kwargs):
 
 
 @given(n=st.integers(1, 80), d=st.integers(1, 9), rows=st.integers(4, 64), seed=st.integers(0, 99), bad=st.booleans())
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_every_row_is_kept_and_the_moments_are_those_of_the_finite_ones(n, d, rows, seed, bad):
     X = random_rows(seed, n, d, 0.2 if bad else 0.0)
     assume(np.isfinite(X).all(axis=1).any())  # a descriptor without one valid row is refused
@@ -102,7 +102,7 @@ def test_every_row_is_kept_and_the_moments_are_those_of_the_finite_ones(n, d, ro
 
 
 @given(n=st.integers(1, 300), rows=st.integers(16, 64), size=st.integers(100, 200), seed=st.integers(0, 9))
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 def test_the_sample_is_the_smallest_hashes_whatever_the_blocks(n, rows, size, seed):
     X = random_rows(seed, n, 3, 0.1)
     assume(np.isfinite(X).all(axis=1).any())
@@ -117,7 +117,7 @@ def test_the_sample_is_the_smallest_hashes_whatever_the_blocks(n, rows, size, se
 
 
 @given(seed=st.integers(0, 99), rows=st.sampled_from([16, 32, 64]), workers=st.integers(1, 4))
-@settings(deadline=None, max_examples=6)
+@settings(max_examples=6)
 def test_threads_store_the_same_bytes_as_one_after_another(seed, rows, workers):
     with tempfile.TemporaryDirectory() as folder:
         X = {"osnet": random_rows(seed, 130, 24, 0.05), "vdc": random_rows(seed + 1, 130, 5)}

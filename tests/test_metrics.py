@@ -26,7 +26,7 @@ from streamclust.metrics import (
     spread_merge,
 )
 
-laws = settings(deadline=None, max_examples=40)
+laws = settings(max_examples=40)
 
 
 @st.composite

@@ -40,7 +40,7 @@ cases = given(
 
 
 @cases
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_any_blocks_give_the_moments_of_all_rows(seed, n, d, offset):
     X = data(seed, n, d, offset)
     state = mo.identity(d, scatter=True)
@@ -60,7 +60,7 @@ def test_any_blocks_give_the_moments_of_all_rows(seed, n, d, offset):
 
 
 @cases
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_merge_is_associative_has_an_identity_and_leaves_its_arguments(seed, n, d, offset):
     X = data(seed, n, d, offset)
     parts = np.array_split(X, 3)
@@ -79,7 +79,7 @@ def test_merge_is_associative_has_an_identity_and_leaves_its_arguments(seed, n, 
 
 
 @given(seed=st.integers(0, 2**31), d=st.integers(1, 60))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_packing_keeps_the_lower_triangle(seed, d):
     scatter = np.tril(np.random.default_rng(seed).normal(size=(d, d)))
     np.testing.assert_array_equal(mo.unpack(mo.pack(scatter), d), scatter)

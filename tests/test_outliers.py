@@ -25,7 +25,7 @@ def scored(X: np.ndarray, **settings_: object) -> np.ndarray:
     return score_density(fit_density(X, ids, seed=0, **settings_), X, ids)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 10**6), st.integers(3, 400), st.integers(1, 12), st.data())
 def test_a_score_does_not_depend_on_the_block_mates(seed, n, p, data):
     X, ids = clumps(seed, n, p), np.random.default_rng(seed).permutation(10 * n)[:n]

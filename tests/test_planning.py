@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from streamclust import costs, planning
@@ -25,7 +25,6 @@ shapes = st.builds(Shape, st.integers(1, 10**8), st.integers(1, 5000), st.sample
 @given(
     shape=shapes, budgets=st.lists(st.integers(6 * 10**8, 10**11), min_size=2, max_size=6), workers=st.integers(1, 32)
 )
-@settings(deadline=None)
 def test_more_memory_never_gives_fewer_workers(shape, budgets, workers):
     counts = []
     for budget in sorted(budgets):
@@ -41,7 +40,6 @@ def test_more_memory_never_gives_fewer_workers(shape, budgets, workers):
 
 
 @given(shape=shapes, more=st.integers(0, 10**8), workers=st.integers(1, 16))
-@settings(deadline=None)
 def test_bytes_are_monotone_in_rows(shape, more, workers):
     few = costs.plan({"a": shape}, Settings(), workers)
     many = costs.plan({"a": Shape(shape.n + more, shape.d, shape.itemsize)}, Settings(), workers)
@@ -59,7 +57,6 @@ def test_what_has_to_be_unpacked_counts_as_disk():
 
 
 @given(shape=shapes, more=st.integers(1, 10**8), factor=st.floats(1, 100))
-@settings(deadline=None)
 def test_more_rows_take_longer_and_a_faster_machine_less_time(shape, more, factor):
     rates, faster = Rates(1e9, 1e8, 1e8), Rates(1e9 * factor, 1e8 * factor, 1e8 * factor)
     few, many = (costs.plan({"a": Shape(n, shape.d)}, Settings(), 2) for n in (shape.n, shape.n + more))

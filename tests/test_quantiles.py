@@ -25,7 +25,7 @@ def exact_tail(values: np.ndarray, v: np.ndarray) -> np.ndarray:
     return ((values > v[:, None]).sum(1) + (values == v[:, None]).sum(1) / 2) / len(values)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(VALUES, VALUES, VALUES, st.integers(1, 30))
 def test_merging_is_associative_has_an_identity_and_equals_one_block(a, b, c, exact):
     parts = [qs.sketch_block(x, exact) for x in (a, b, c)]
@@ -38,7 +38,7 @@ def test_merging_is_associative_has_an_identity_and_equals_one_block(a, b, c, ex
     assert all(np.array_equal(x, part.top) for x, part in zip(before, parts, strict=True))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(VALUES.filter(len), VALUES, st.integers(1, 30))
 def test_tail_is_exact_from_the_floor_up_and_within_a_bin_below(values, others, exact):
     sketch = qs.sketch_block(values, exact)
@@ -56,7 +56,7 @@ def test_tail_is_exact_from_the_floor_up_and_within_a_bin_below(values, others, 
     assert ((q >= 0) & (q < 1)).all()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(VALUES.filter(len), st.integers(1, 30), st.floats(0, 1))
 def test_threshold_never_exceeds_the_budget_and_value_at_is_an_order_statistic(values, exact, share):
     sketch = qs.sketch_block(values, exact)

@@ -47,7 +47,7 @@ def test_seeds_to_look_at_and_seeds_to_measure_with_are_not_the_same():
 
 
 @given(SEEDS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_every_event_happens_within_the_stream_and_lasting_ones_well_apart(seed: int):
     stream = Stream.draw(seed)
     assert sorted(e.kind for e in stream.events) == sorted([*LASTING, *BRIEF])
@@ -59,7 +59,7 @@ def test_every_event_happens_within_the_stream_and_lasting_ones_well_apart(seed:
 
 
 @given(SEEDS, st.integers(-BASE_DAYS, DAYS - 1))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_a_day_is_the_same_every_time_and_its_arrays_fit_each_other(seed: int, number: int):
     first, second = Stream.draw(seed).day(number), Stream.draw(seed).without("no folder").day(number)
     assert second is not None

@@ -25,7 +25,7 @@ BLOBS, GROUPS = make_blobs(600, 5, centers=4, cluster_std=1.0, random_state=3)
 SINGLE = BLOBS.astype(np.float32)
 OVERLAPPING = make_blobs([400, 300, 200, 100], 3, cluster_std=[1.0, 1.5, 2.0, 1.0], random_state=5)[0]
 ESTIMATORS = [StreamingPCA(), StreamingKMeans(), StreamingGaussianMixture()]
-few = settings(deadline=None, max_examples=8)
+few = settings(max_examples=8)
 seeds = given(seed=st.integers(0, 2**31))
 
 

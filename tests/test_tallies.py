@@ -48,7 +48,7 @@ def tally(by, of, start, stop, camera=True):
     )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6), cuts=st.lists(st.integers(1, 299), max_size=5, unique=True))
 def test_the_same_in_any_blocks(seed, cuts):
     by, of = fitted(), rows(seed, 300)

@@ -15,7 +15,7 @@ from streamclust.tiling import DEPTH, STORED, TILE, Frame, Sparse
 
 FRAME = Frame(-1.0, 1.0, 2.0)
 SEEDS = st.integers(0, 2**32 - 1)
-few = settings(max_examples=25, deadline=None)
+few = settings(max_examples=25)
 
 
 def rows(seed: int, n: int, spread: float = 0.2) -> tuple[np.ndarray, ...]:

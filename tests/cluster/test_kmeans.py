@@ -26,7 +26,7 @@ from streamclust.cluster.kmeans import (
 )
 from streamclust.cluster.restarts import kmeans_plusplus, restarts
 
-laws = settings(deadline=None, max_examples=40)
+laws = settings(max_examples=40)
 
 
 @st.composite

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 from streamclust.cluster.matching import MINIMUM, Event, counterparts, first, jaccard, match, moves
 
-quick = settings(deadline=None, max_examples=60)
+quick = settings(max_examples=60)
 sizes = st.integers(1, 5)
 tables = st.tuples(sizes, sizes).flatmap(lambda shape: arrays(np.int64, shape, elements=st.integers(0, 30)))
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from streamclust.cluster.members import identity, members_block, merge
 
-laws = settings(deadline=None, max_examples=50)
+laws = settings(max_examples=50)
 seeds = st.integers(0, 2**32)
 
 

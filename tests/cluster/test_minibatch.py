@@ -10,7 +10,7 @@ from sklearn.cluster import MiniBatchKMeans
 from streamclust.cluster import minibatch
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.integers(0, 10**6),
     st.lists(st.integers(1, 400), min_size=1, max_size=4),

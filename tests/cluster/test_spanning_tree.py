@@ -26,7 +26,7 @@ def core_of(S: np.ndarray, k: int) -> np.ndarray:
 
 
 @given(seed=st.integers(0, 2**31), n=st.integers(6, 120), p=st.integers(1, 12))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_total_weight_is_scipy_s(seed, n, p):
     S = blobs(seed, n, p)
     core = core_of(S, 3)

@@ -51,7 +51,7 @@ def some_array(rng: np.random.Generator, n: int, d: int, dtype: str) -> np.ndarr
     return values.astype(x)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_round_trip(data: st.DataObject) -> None:
     n, d, seed = data.draw(st.integers(1, 60)), data.draw(st.integers(1, 40)), data.draw(st.integers(0, 2**32))

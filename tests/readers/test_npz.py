@@ -23,7 +23,7 @@ X = np.arange(12, dtype=np.float32).reshape(4, 3)
 
 
 @given(data=st.data())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_round_trip(data: st.DataObject) -> None:
     n, d, seed = data.draw(st.integers(1, 60)), data.draw(st.integers(1, 40)), data.draw(st.integers(0, 2**32))
     dtype, order, save = (data.draw(st.sampled_from(v)) for v in (DTYPES, "CF", [np.savez, np.savez_compressed]))

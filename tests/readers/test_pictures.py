@@ -69,7 +69,7 @@ def test_every_member_is_located_and_read(tmp_path: Path, method: int) -> None:
         read_picture(source, names[1], int(offsets[0]), int(sizes[0]))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32), n=st.integers(0, 200), window=st.integers(196_651, 400_000), parts=st.integers(1, 4))
 def test_the_index_equals_zipfile(
     tmp_path_factory: pytest.TempPathFactory, seed: int, n: int, window: int, parts: int

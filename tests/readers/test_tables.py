@@ -180,7 +180,7 @@ def test_types(tmp_path: Path, values: list[str], kind: str, expected: list[floa
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=8)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_any_blocks_equal_the_whole(data: st.DataObject) -> None:
     """Against the csv module, over commas, quotes and newlines in paths and any size of block."""

@@ -16,7 +16,7 @@ from streamclust.render.contact_sheets import GAP, LINE_PX, MAT, Tile, contact_s
 MODES = ("RGB", "L", "RGBA", "LA", "P", "CMYK", "1", "I;16", "I", "F")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     count=st.integers(0, 23),
     columns=st.integers(1, 9),

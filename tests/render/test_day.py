@@ -183,7 +183,7 @@ def test_a_thousand_days_are_quick_and_small():
     assert "940 earlier days" in Page(html).text
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(n=st.integers(1, 700), k=st.integers(1, 5), seed=st.integers(0, 99))
 def test_pooled_shares_are_means_over_images(n, k, seed):
     data = days_of(n, k, seed)

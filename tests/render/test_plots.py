@@ -48,7 +48,7 @@ def test_charts_are_deterministic_and_leave_no_trace(name):
         assert len(set(image.convert("L").get_flattened_data())) > 20
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     sizes=st.lists(st.integers(1, 10**8), min_size=1, max_size=90),
     scores=st.lists(st.floats(0, 1e12) | st.just(float("nan")), min_size=1, max_size=12),

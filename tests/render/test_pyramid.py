@@ -15,7 +15,7 @@ from PIL import Image
 from streamclust.render import pyramid, pyramid_page
 from streamclust.render.pyramid import TILE
 
-few = settings(max_examples=15, deadline=None)
+few = settings(max_examples=15)
 SEEDS = st.integers(0, 2**32 - 1)
 
 

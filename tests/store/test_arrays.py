@@ -39,7 +39,7 @@ def values(draw: st.DrawFn) -> np.ndarray:
 
 
 @given(X=values(), rows=st.integers(1, 50), compress=st.booleans(), data=st.data())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_any_rows_read_back_whatever_the_blocks(X, rows, compress, data):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a"
@@ -110,7 +110,7 @@ def three_kinds(tmp_path_factory):
     how=st.sampled_from(["flip", "cut", "grow", "gone"]),
     data=st.data(),
 )
-@settings(deadline=None, max_examples=120)
+@settings(max_examples=120)
 def test_a_damaged_chunk_is_an_error_never_fill_values(three_kinds, kind, how, data):
     path = three_kinds / kind
     chunk = arrays.chunk_files(path, 4, 8)[0]
@@ -140,7 +140,7 @@ def ingested(tmp_path_factory):
 
 
 @given(data=st.data())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_altered_metadata_is_found_or_changes_nothing(ingested, data):
     """Metadata has no checksum: the manifest holds what it must say."""
     [name] = ingested.snapshot.entries

@@ -18,7 +18,7 @@ from streamclust.store import arrays, chunks, metadata
     dtype=st.sampled_from(["f2", "f4", "f8", "i4", "i8", "u1", "?"]),
     seed=st.integers(0, 2**31),
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_same_bytes_as_zarr(tmp_path_factory, n, d, step, dtype, seed):
     folder = tmp_path_factory.mktemp("chunks")
     shape = (n, d) if d else (n,)

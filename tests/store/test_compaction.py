@@ -110,7 +110,7 @@ def test_another_program_sees_ordinary_arrays(copied):
     files=st.sampled_from([64, 500, 4096]),
     data=st.data(),
 )
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 def test_any_batches_and_any_blocks(tmp_path_factory, rows, size, files, data):
     """What is read from any row to any other, and what is fitted then, is the same to the bit, by any executor."""
     root = tmp_path_factory.mktemp("any")

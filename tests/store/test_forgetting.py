@@ -302,7 +302,7 @@ def test_projections_are_fitted_anew_only_if_rows_went(copied):
         st.lists(st.sampled_from([0.0, 1.0, -1.5, np.nan]), min_size=5, max_size=5), min_size=1, max_size=40
     )
 )
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_hashes_are_equal_where_rows_are(values):
     X = np.array(values, np.float32)
     hashes = proof.row_hashes(X)
@@ -314,7 +314,7 @@ def test_hashes_are_equal_where_rows_are(values):
 
 
 @given(data=st.data(), sizes=st.lists(st.integers(1, 25), min_size=1, max_size=3))
-@settings(deadline=None, max_examples=6)
+@settings(max_examples=6)
 def test_any_choice_of_rows_goes_and_no_other(data, sizes):
     with tempfile.TemporaryDirectory() as folder:
         store = create(Path(folder) / "s")

@@ -68,7 +68,7 @@ OPERATIONS = st.lists(
 
 
 @given(operations=OPERATIONS)
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_any_operations_and_rollbacks(operations):
     """Every snapshot reads as it did; a rollback gives the state back; a batch's first row is its own for good."""
     with tempfile.TemporaryDirectory() as folder:

@@ -55,7 +55,7 @@ def filled(log: Path, count: int) -> manifest.Snapshot:
 
 
 @given(steps=STEPS, every=st.integers(1, 5))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_any_sequence_of_changes_reads_back_at_every_number(steps, every):
     with tempfile.TemporaryDirectory() as folder, mock.patch.object(manifest, "CHECKPOINT_EVERY", every):
         log = new_log(folder)
@@ -81,7 +81,7 @@ def test_number_keys_read_back(tmp_path):
 
 
 @given(data=st.data())
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_an_altered_manifest_is_refused_or_means_the_same(data):
     with tempfile.TemporaryDirectory() as folder:
         log = new_log(folder)
@@ -282,7 +282,7 @@ def changed(data: st.DataObject, node: object) -> object:
 
 
 @given(changes=mutations(), number=st.integers(0, 4), data=st.data())
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_a_mutated_manifest_is_refused_in_one_line(changes, number, data):
     """Other bytes; and another tree of which the digest is right."""
     arrays = {"X": ArrayEntry((9, 2), "float32", (4, 2))}

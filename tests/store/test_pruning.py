@@ -96,7 +96,7 @@ def test_what_stays_reads_as_before_and_the_rest_is_gone(copied, keep):
 
 
 @given(operations=OPERATIONS, keeps=st.lists(st.tuples(st.integers(1, 12), st.integers(1, 8)), min_size=1, max_size=3))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_any_operations_prunes_and_rollbacks(operations, keeps):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "s"

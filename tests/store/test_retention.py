@@ -119,7 +119,7 @@ OPERATIONS = st.lists(st.tuples(st.sampled_from(["add", "withdraw", "restore"]),
 
 
 @given(operations=OPERATIONS)
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 def test_row_numbers_never_move(operations):
     with tempfile.TemporaryDirectory() as folder:
         store, bases, active = create(Path(folder) / "s"), {}, {}

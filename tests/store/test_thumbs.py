@@ -33,7 +33,7 @@ def _fast():
 
 
 @given(rounds=st.lists(st.tuples(SHOWN, st.sampled_from([80, 160])), max_size=4))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_what_was_kept_last_is_what_comes_back(rounds):
     with tempfile.TemporaryDirectory() as folder:
         store, model = create(Path(folder) / "s"), {}
