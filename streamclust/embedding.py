@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamclust.cluster.distances import centred
+from streamclust.cluster.nearest import nearest as candidates
+
 Float = NDArray[np.floating[Any]]
 Map = NDArray[np.float32]
 
 _SCORES = 2**22
-_GROUP = 16
 _SPARE = 6
 _SMALLEST = 5
 _EARLY, _LATE = 250, 350
@@ -40,26 +42,20 @@ def nearest(X: Float, sample: Float, k: int, *, itself: bool = False) -> tuple[N
 
     Notes
     -----
-    Tiled GEMM in float32 about the sample's mean picks k + 6 candidates; differences in float64 order them. Rows of the
-    scores are reduced to minima of 16 columns first: the k smallest lie in the k groups with the smallest minima.
+    Tiled GEMM in float32 about the sample's mean picks k + 6 candidates; differences in float64 order them.
     """
-    origin = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
-    S = (sample - origin).astype(np.float32)
-    groups = -(-len(S) // _GROUP)
-    half = np.full(groups * _GROUP, np.inf, np.float32)
-    half[: len(S)] = np.einsum("ij,ij->i", S, S) / 2
-    padded = np.zeros((len(half), S.shape[1]), np.float32)
-    padded[: len(S)] = -S
+    origin = sample.mean(axis=0, dtype=np.float64)
+    S = centred(sample, origin)
+    half = np.einsum("ij,ij->i", S, S) / 2
     take = min(k + _SPARE, len(S) - itself)
     indices, distances = np.empty((len(X), k), np.intp), np.empty((len(X), k))
-    rows = max(16, _SCORES // len(half))
+    rows = max(16, _SCORES // len(S))
     for start in range(0, len(X), rows):
         tile = X[start : start + rows]
-        scores = (tile - origin) @ padded.T
-        scores += half
+        scores = half - centred(tile, origin) @ S.T
         if itself:
             scores[np.arange(len(tile)), start + np.arange(len(tile))] = np.inf
-        some = _smallest(scores, take)
+        some = candidates(scores, take).columns
         far = np.stack([((tile - sample[some[:, j]].astype(np.float64)) ** 2).sum(axis=1) for j in range(take)], axis=1)
         order = np.lexsort((some, far), axis=1)[:, :k]
         indices[start : start + rows] = np.take_along_axis(some, order, axis=1)
@@ -164,15 +160,3 @@ def _together(places: NDArray[np.float64]) -> NDArray[np.bool_]:
     apart = sum((places[:, :, None, c] - places[:, None, :, c]) ** 2 for c in range(places.shape[2])) ** 0.5
     from_medoid = apart[np.arange(len(places)), apart.sum(axis=2).argmin(axis=1)]
     return np.asarray(from_medoid <= 2 * np.median(from_medoid, axis=1, keepdims=True))
-
-
-def _smallest(scores: Map, take: int) -> NDArray[np.intp]:
-    """Columns of the smallest scores of each row, in no order : (rows, take)."""
-    rows, groups = len(scores), scores.shape[1] // _GROUP
-    if groups <= take:
-        return np.argpartition(scores, take - 1, axis=1)[:, :take]
-    minima = scores.reshape(rows, _GROUP, groups).min(axis=1)
-    best = np.argpartition(minima, take - 1, axis=1)[:, :take]
-    columns = (best[:, :, None] + groups * np.arange(_GROUP)).reshape(rows, -1)
-    among = np.argpartition(np.take_along_axis(scores, columns, axis=1), take - 1, axis=1)[:, :take]
-    return np.take_along_axis(columns, among, axis=1)

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "streamclust"
 ROOMS = [
-    ["errors"],
+    ["errors", "compiled"],
     ["config"],
     ["sampling", "moments", "preprocessing", "metrics", "counts", "quantiles", "embedding", "cluster"],
     ["decomposition", "outliers", "fusion", "evidence", "planning", "bursts", "streams", "tiling"],

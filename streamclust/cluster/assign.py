@@ -10,16 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamclust.cluster.scans import lowest
+
 Float = NDArray[np.floating[Any]]
 Labels = NDArray[np.int32]
 Distances = NDArray[np.float64]
 
 _TILE_ROWS = 2048
-# Scores of one GEMM stay in the second-level cache for small k (argmin is bound by it) and below 16 MiB for any k.
+# Scores of one GEMM stay in the second-level cache for small k and below 16 MiB for any k.
 _CACHED_SCORES = 2**17
 _SCRATCH = 2**22
 _PAIRS = 2**18
 _JOINT = 256  # centres of small sets that share one GEMM, which a few columns at a time would leave half idle
+_FAR = 1e38  # terms below it sum to something finite in float32
 _NEAR_ZERO = 4.0  # squares of the origin up to so many times those of the centres about it cost little precision
 
 
@@ -29,13 +32,15 @@ class Tile:
 
     Attributes
     ----------
-    rows : which of the block's m rows. centred : (m, p), to be read only, which the next tile may overwrite.
+    rows : which of the block's m rows. origin : (p,). centred : (m, p), to be read only, which the next tile may
+        overwrite.
     sets : which s sets of centres. labels, sqdist : (s, m) int32 and float64.
     second : (s, m) float64, squared distances to the second nearest centre, where they were asked for; infinite for a
         lone centre.
     """
 
     rows: slice
+    origin: Float
     centred: Float
     sets: tuple[int, ...]
     labels: Labels
@@ -81,7 +86,9 @@ def tiles(X: Float, sets: Sequence[Float], rows_per_gemm: int | None = None, *, 
                 found = [joint.nearest(tile, Z, norms) for joint in joints]
             labels = np.concatenate([labels for labels, _ in found])
             distances = np.concatenate([distances for _, distances in found])
-            yield Tile(slice(start, start + len(tile)), Z, tuple(which), labels, distances[:, 0], distances[:, 1])
+            yield Tile(
+                slice(start, start + len(tile)), about, Z, tuple(which), labels, distances[:, 0], distances[:, 1]
+            )
 
 
 def _joined(which: Sequence[int], sets: Sequence[Float]) -> list[list[int]]:
@@ -140,8 +147,8 @@ class _Joint:
 
     def __init__(self, sets: Sequence[Float], origin: Float, rows_per_gemm: int | None, *, second: bool) -> None:
         self.centers, self.origin, self.second = np.concatenate(sets), origin, second
-        ends = np.cumsum([0] + [len(centers) for centers in sets])
-        self.sets = [slice(start, stop) for start, stop in pairwise(ends)]
+        self.ends = np.cumsum([0] + [len(centers) for centers in sets])
+        self.sets = [slice(start, stop) for start, stop in pairwise(self.ends)]
         self.rows = rows_per_gemm or gemm_rows(len(self.centers))
         with np.errstate(over="ignore"):
             self.minus = origin - self.centers.astype(np.float32)
@@ -152,7 +159,7 @@ class _Joint:
         """Per set, of a tile : (s, m); rows that rounding could decide are compared again with more care."""
         ranked, best = self._lowest(Z)
         labels, sqdist = ranked[:, 0], np.maximum(norms + 2 * best, 0).astype(np.float64)
-        wide = ~np.isfinite(sqdist[:, 0]).all(axis=0)
+        wide = ~(norms + 2 * self.half.max() < _FAR)
         near = [_near(sqdist[j], norms, self.half[s][ranked[j]], Z.shape[1]) for j, s in enumerate(self.sets)]
         doubtful = np.flatnonzero(np.any(near, axis=(0, 1)) & ~wide)
         for start in range(0, len(doubtful), self.rows):
@@ -166,22 +173,14 @@ class _Joint:
         return labels, sqdist
 
     def _lowest(self, Z: Float) -> tuple[Labels, Float]:
-        """Per set the argmin of ``||c||^2 / 2 - z.c`` for the centred rows Z, and the next if asked for : (s, 2, m)."""
-        shape = len(self.sets), 2, len(Z)
+        """Per set the lowest ``||c||^2 / 2 - z.c`` for the centred rows Z, and the next if asked for : (s, 2, m)."""
+        shape = len(Z), len(self.sets), 2
         labels, best = np.zeros(shape, np.int32), np.full(shape, np.inf, np.float32)
         for start in range(0, len(Z), self.rows):
             rows = slice(start, start + self.rows)
             scores = np.matmul(Z[rows], self.minus.T, out=self.scores[: len(Z[rows])])
-            scores += self.half
-            each = np.arange(len(scores))
-            for j, s in enumerate(self.sets):
-                part = scores[:, s]
-                for rank in range(min(1 + self.second, part.shape[1])):
-                    found = part.argmin(axis=1)
-                    labels[j, rank, rows], best[j, rank, rows] = found, part[each, found]
-                    if self.second:
-                        part[each, found] = np.inf
-        return labels, best
+            lowest(scores, self.half, self.ends, labels[rows], best[rows], self.second)
+        return labels.transpose(1, 2, 0), best.transpose(1, 2, 0)
 
     def _nearest(self, tile: Float, Z: Float, norms: Float, minus: Float, half: Float) -> tuple[Labels, Distances]:
         """As `nearest`, where rounding decides by direct differences."""

@@ -25,7 +25,8 @@ from streamclust.cluster.noise_rules import (
     judge_optics,
     optics_labels,
 )
-from streamclust.cluster.voters import MIN_SAMPLES, Voters, add_core, surroundings
+from streamclust.cluster.scans import lower
+from streamclust.cluster.voters import MIN_SAMPLES, Voters, surroundings
 from streamclust.errors import InputError
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def look(
         for v in range(V):
             squares = squared_distances(rows, points[v], own[v, tile])
             if core is not None:
-                add_core(core[v], squares)
+                lower(core[v], squares)
             near = nearest(squares, shape[2])
             sight.squares[tile, v], sight.columns[tile, v] = near
             sight.joined[tile, v] = judge_hdbscan(hdbscan[v], voters.scaled(MIN_SAMPLES), squares, near, own[v, tile])

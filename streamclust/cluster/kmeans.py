@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from streamclust.cluster.assign import exact_sqdist, origin_of, tiles
+from streamclust.cluster.assign import exact_sqdist, tiles
 from streamclust.metrics import LabelSums, group_sums
 from streamclust.metrics import identity as no_sums
 from streamclust.metrics import merge as merge_sums
@@ -89,13 +89,16 @@ def lloyd_block(X: Float, sets: Mapping[Key, Float], spare: int = SPARE) -> dict
     sizes = [len(c) for c in centers]
     labels = [np.empty(len(X), np.int32) for _ in keys]
     sqdist = [np.empty(len(X)) for _ in keys]
-    totals = [np.zeros(c.shape) for c in centers]
+    totals, origins = [np.zeros(c.shape) for c in centers], [np.zeros(c.shape[1], np.float32) for c in centers]
     for tile in tiles(X, centers):
         first = np.cumsum([0] + [sizes[i] for i in tile.sets])
         sums = group_sums(tile.centred, tile.labels.T + first[:-1], first[-1])
         for j, i in enumerate(tile.sets):
+            origins[i] = tile.origin
             labels[i][tile.rows], sqdist[i][tile.rows] = tile.labels[j], tile.sqdist[j]
             totals[i] += sums[first[j] : first[j + 1]]
+    for i, c in enumerate(centers):
+        totals[i] -= np.bincount(labels[i], minlength=len(c))[:, None] * (c.astype(np.float64) - origins[i])
     return {key: _state(X, centers[i], labels[i], sqdist[i], totals[i], spare) for i, key in enumerate(keys)}
 
 
@@ -104,7 +107,6 @@ def _state(
 ) -> LloydState:
     k = len(centers)
     counts = np.bincount(labels, minlength=k).astype(np.int64)
-    totals -= counts[:, None] * (centers.astype(np.float64) - origin_of(centers))
     squares: Doubles = np.bincount(labels, sqdist, k).astype(np.float64)
     sums = LabelSums(centers, counts, totals, squares)
     # A cluster that is empty in the end is empty in every block, so no block need keep more.

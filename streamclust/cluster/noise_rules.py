@@ -8,6 +8,7 @@ import numpy as np
 
 from streamclust.cluster.distances import among, lifted, lowered, squared_distances, tiles
 from streamclust.cluster.nearest import Nearest
+from streamclust.cluster.scans import closest
 from streamclust.cluster.spanning_tree import dbscan_labels, hdbscan_labels, spanning_tree
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def fit_hdbscan(S: NDArray[np.float32], near: Nearest, k: int, min_cluster_size:
     core = np.sqrt(near.squares[:, k - 1])
     label = hdbscan_labels(spanning_tree(S, core), min_cluster_size)
     anchor = label >= 0
-    reach, nearest = np.empty(len(S), np.float32), np.zeros(len(S), np.intp)
+    reach, nearest = np.empty(len(S), np.float32), np.zeros(len(S), np.int32)
     for tile, squares in among(S, _FAR):
         reach[tile], nearest[tile] = _reach(squares, core, anchor)
     reach = np.maximum(reach, core)
@@ -139,11 +140,11 @@ def _best_cut(reach: NDArray[np.float32], member: NDArray[np.bool_]) -> float:
 
 def _reach(
     squares: NDArray[np.float32], core: NDArray[np.float32], anchor: NDArray[np.bool_]
-) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     """The cluster member at the smallest max(distance, its core distance), and that distance."""
-    mutual = np.maximum(squares, np.where(anchor, core**2, _FAR))
-    nearest = np.argmin(mutual, axis=1)
-    return np.sqrt(mutual[np.arange(len(mutual)), nearest]), nearest
+    mutual, nearest = np.empty(len(squares), np.float32), np.empty(len(squares), np.int32)
+    closest(squares, np.where(anchor, core**2, np.float32(_FAR)), mutual, nearest)
+    return np.sqrt(mutual), nearest
 
 
 def judge_hdbscan(

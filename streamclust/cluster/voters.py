@@ -109,24 +109,6 @@ def core_identity(own: Sequence[Nearest], k: int = MIN_SAMPLES) -> NDArray[np.fl
     return np.repeat(np.stack(bounds)[..., None], k, axis=2).astype(np.float32)
 
 
-def add_core(state: NDArray[np.float32], squares: NDArray[np.float32]) -> None:
-    """Take the distances of a tile's rows to m sampled rows, (a, m), into their (m, k) smallest, in place.
-
-    Few are small enough once the state has seen the subsample: looking for those is faster than any partition.
-    """
-    below = np.ascontiguousarray(state[:, -1])
-    row, column = np.divmod(np.flatnonzero(squares < below), squares.shape[1])
-    if not len(row):
-        return
-    order = np.argsort(column, kind="stable")
-    row, column = row[order], column[order]
-    columns, first, count = np.unique(column, return_index=True, return_counts=True)
-    found = np.full((len(columns), count.max()), np.inf, np.float32)
-    place = np.arange(len(column)) - np.repeat(first, count)
-    found[np.repeat(np.arange(len(columns)), count), place] = squares[row, column]
-    state[columns] = np.sort(np.concatenate([state[columns], found], axis=1), axis=1)[:, : state.shape[1]]
-
-
 def merge_core(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
     """The smallest distances over both parts' rows, which must not share a row."""
     return np.sort(np.concatenate([a, b], axis=2), axis=2)[..., : a.shape[2]]

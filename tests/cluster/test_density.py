@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import reduce
 from typing import TYPE_CHECKING
-from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from sklearn.neighbors import NearestNeighbors
 from streamclust.cluster import agreement as agree
 from streamclust.cluster import density, voters
 from streamclust.cluster.density import NoiseModel, NoiseVerdicts
-from streamclust.cluster.nearest import nearest
 from streamclust.errors import InputError
 from tests.conftest import shared_data
 from tests.real import vehicles
@@ -76,7 +74,7 @@ def optics_on_all_rows(X: np.ndarray, quantile: float = 0.9) -> tuple[np.ndarray
     return optics.fit(X).labels_ < 0, eps
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 10**6), st.integers(12, 300), st.integers(1, 8), st.lists(st.integers(0, 300), max_size=4))
 def test_core_distances_over_any_blocks_are_those_over_all_rows(seed, n, p, cuts):
     X, rng = islands(seed, n, p), np.random.default_rng(seed)
@@ -90,21 +88,6 @@ def test_core_distances_over_any_blocks_are_those_over_all_rows(seed, n, p, cuts
         # squares of float32 distances cancel to about the square root of its epsilon
         np.testing.assert_allclose(distances, finder.kneighbors(X[rows])[0], atol=2e-3 * np.abs(X).max())
         assert (distances[:, 0] == 0).all()
-
-
-@settings(deadline=None, max_examples=50)
-@given(st.integers(0, 10**6), st.integers(1, 60), st.integers(1, 2000), st.integers(1, 12), st.booleans())
-def test_the_nearest_are_those_of_a_full_sort(seed, n, m, count, ties):
-    rng = np.random.default_rng(seed)
-    squares = rng.random((n, m), np.float32)
-    if ties:
-        squares = np.round(squares, 1)
-    order = np.argsort(squares, axis=1, kind="stable")[:, :count]
-    assert np.array_equal(nearest(squares, count).columns, order)
-    with patch("streamclust.cluster.nearest._MANY", 3 * n):
-        found = nearest(squares, count)
-    assert np.array_equal(found.columns, order)
-    assert np.array_equal(found.squares, np.take_along_axis(squares, order, 1))
 
 
 @pytest.mark.parametrize("remembered", [5, 2000])

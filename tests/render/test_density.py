@@ -42,7 +42,7 @@ def test_rows_of_the_grid_rise_and_columns_run_right(row, column):
     assert abs(y.mean() / SIZE - (1 - row / 100)) < 0.03
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(seed=st.integers(0, 2**32 - 1), cells=st.sampled_from([64, 150, 400]), n=st.integers(0, 4000))
 def test_every_row_shows_and_empty_places_stay_dark(seed, cells, n):
     points = np.random.default_rng(seed).uniform(-1, 1, (n, 2))
@@ -135,7 +135,7 @@ def test_mismatches_are_refused():
         density.outlier_image(one_cell(1, 1), one_cell(1, 1, 50), EXTENT, "t", size=SIZE)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(text=st.text(max_size=80), width=st.floats(40, 400))
 def test_elided_text_fits(text, width):
     face = font(20)

@@ -1,0 +1,113 @@
+"""Compiled loops over distances say what NumPy says by sorting everything."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamclust.cluster import scans
+from streamclust.compiled import compiled
+
+shapes = {"n": st.integers(1, 9), "m": st.integers(1, 200), "seed": st.integers(0, 2**32 - 1)}
+
+
+def table(n, m, seed):
+    """Distances with many ties, some zero and some beyond all others."""
+    rng = np.random.default_rng(seed)
+    kinds = [rng.random((n, m)), rng.integers(0, 4, (n, m)), np.where(rng.random((n, m)) < 0.2, np.inf, 1.0)]
+    return kinds[seed % 3].astype(np.float32)
+
+
+@given(**shapes, count=st.integers(1, 60))
+def test_the_smallest_of_each_row_and_the_first_of_equal_ones(n, m, seed, count):
+    squares, count = table(n, m, seed), min(count, m)
+    values, columns = np.empty((n, count), np.float32), np.empty((n, count), np.int32)
+    scans.smallest(squares, values, columns)
+    order = np.argsort(squares, axis=1, kind="stable")[:, :count]
+    assert np.array_equal(values, np.take_along_axis(squares, order, 1))
+    sound = np.isfinite(values)
+    assert np.array_equal(columns[sound], order[sound])
+
+
+@given(**shapes)
+def test_the_closest_of_each_row_beyond_what_its_column_allows(n, m, seed):
+    squares, least = table(n, m, seed), table(1, m, seed + 1)[0]
+    value, column = np.empty(n, np.float32), np.empty(n, np.int32)
+    scans.closest(squares, least, value, column)
+    mutual = np.maximum(squares, least)
+    assert np.array_equal(value, mutual.min(axis=1))
+    assert np.array_equal(column, mutual.argmin(axis=1))
+
+
+@given(**shapes, k=st.integers(1, 12), cut=st.floats(0, 1))
+def test_the_smallest_of_each_column_tile_by_tile(n, m, seed, k, cut):
+    squares = table(n, m, seed)
+    start = np.sort(table(m, k, seed + 1), axis=1)
+    state = start.copy()
+    for tile in np.split(squares, [round(cut * n)]):
+        scans.lower(state, tile)
+    assert np.array_equal(state, np.sort(np.concatenate([start, squares.T], axis=1), axis=1)[:, :k])
+
+
+@given(**shapes, sizes=st.lists(st.integers(1, 70), min_size=1, max_size=4), both=st.booleans())
+def test_the_lowest_and_the_next_of_every_set(n, m, seed, sizes, both):
+    ends = np.cumsum([0, *sizes])
+    scores, more = table(n, ends[-1], seed) - np.float32(0.5), table(1, ends[-1], seed + 2)[0]
+    labels, best = np.full((n, len(sizes), 2), -1, np.int32), np.full((n, len(sizes), 2), -9, np.float32)
+    scans.lowest(scores, more, ends, labels, best, both)
+    total = scores + more
+    for s, (start, stop) in enumerate(pairwise(ends)):
+        order = np.argsort(total[:, start:stop], axis=1, kind="stable")
+        for rank in range(2):
+            if rank < 1 + both and stop - start > rank:
+                expected = np.take_along_axis(total[:, start:stop], order[:, rank : rank + 1], 1)[:, 0]
+                assert np.array_equal(best[:, s, rank], expected)
+                sound = np.isfinite(expected)
+                assert np.array_equal(labels[sound, s, rank], order[sound, rank])
+            else:
+                assert (labels[:, s, rank] == -1).all()
+                assert (best[:, s, rank] == -9).all()
+
+
+@given(**shapes, fractions=st.lists(st.floats(0, 1), min_size=1, max_size=3))
+def test_sums_over_what_lies_within_each_radius(n, m, seed, fractions):
+    distance = table(n, m, seed)
+    places = sorted(round(f * (m - 1)) for f in fractions)
+    radius = np.ascontiguousarray(np.sort(distance, axis=1)[:, places])
+    least, weight = table(len(places), m, seed + 1), table(len(places), m, seed + 2)
+    sums = np.empty((n, len(places), 3))
+    scans.around(distance, radius, least, weight, sums)
+    for q in range(len(places)):
+        inside = distance <= radius[:, q : q + 1]
+        reach = np.where(inside, np.maximum(distance, least[q]), 0).sum(axis=1, dtype=np.float64)
+        weights = np.where(inside, weight[q], 0).sum(axis=1, dtype=np.float64)
+        assert np.allclose(sums[:, q], np.column_stack([reach, weights, inside.sum(axis=1)]), rtol=1e-12)
+
+
+def test_without_a_folder_to_keep_it_in_a_loop_is_compiled_all_the_same(monkeypatch):
+    import numba
+
+    real, asked = numba.njit, []
+
+    def njit(function, **options):
+        asked.append(options.get("cache", False))
+        if asked[-1]:
+            message = "cannot cache function: no locator available"
+            raise RuntimeError(message)
+        return real(function, **options)
+
+    monkeypatch.setattr(numba, "njit", njit)
+    assert compiled(lambda a: a + 1)(np.float32(2)) == 3
+    assert asked == [True, False]
+
+
+@pytest.mark.parametrize("module", ["streamclust.pipeline", "streamclust.outliers", "streamclust.stages.sweep"])
+def test_numba_is_not_loaded_before_it_is_needed(module):
+    code = f"import sys, {module}; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
