@@ -21,7 +21,10 @@ _INF = np.float32(np.inf)
 
 @compiled
 def smallest(squares: NDArray[np.float32], values: NDArray[np.float32], columns: NDArray[np.int32]) -> None:
-    """The L smallest of each row of (n, m), ascending, and where they are, into (n, L) values and columns; L <= m."""
+    """The L smallest of each row of (n, m), ascending, and where they are, into (n, L) values and columns.
+
+    L is at most m, and few: they are kept in order by insertion.
+    """
     (n, m), count = squares.shape, values.shape[1]
     low = np.empty(-(-m // _GROUP), np.float32)
     for i in range(n):

@@ -90,11 +90,11 @@ def test_core_distances_over_any_blocks_are_those_over_all_rows(seed, n, p, cuts
         assert (distances[:, 0] == 0).all()
 
 
-@pytest.mark.parametrize("remembered", [5, 2000])
+@pytest.mark.parametrize("remembered", [5, 300])
 def test_a_verdict_does_not_depend_on_how_many_neighbours_are_remembered(monkeypatch, remembered):
     X = islands(4, 4000)
     X[:300] = X[0] + np.random.default_rng(3).normal(size=(300, 2)).astype(np.float32) * 1e-5  # more twins than listed
-    model, ids = fitted(X, rows=1000, eps_quantile=0.5), ids_of(X)
+    model, ids = fitted(X, rows=300, eps_quantile=0.5), ids_of(X)
     usual, twins = verdicts(model, X, ids), near_duplicates(model, X, ids)
     monkeypatch.setattr(density, "LISTED", remembered)
     again = verdicts(model, X, ids)

@@ -159,9 +159,14 @@ def test_a_short_round_of_foreign_formats(form: str, which: int, changes: list[t
     attack(ELSEWHERE[form], which, changes)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("form", HERE | ELSEWHERE)
+@pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param(form, marks=pytest.mark.long if form in ELSEWHERE else pytest.mark.slow)
+        for form in HERE | ELSEWHERE
+    ],
+)
 @given(which=st.integers(0, 20), changes=mutations())
 @settings(max_examples=150, **QUIET)
 def test_a_long_round(form: str, which: int, changes: list[tuple[str, float, bytes]]) -> None:
