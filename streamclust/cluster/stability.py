@@ -30,12 +30,27 @@ def judged(ks: Sequence[int], n: int) -> list[int]:
     return [k for k in ks if 2 <= k <= min(MOST, min(n // 2, ROWS) // LEAST_ROWS)]
 
 
+def half_of(sample: Single, seed: int) -> Single:
+    """A random half of a sample : (n, p), at most ROWS of it, in its order."""
+    half = np.random.default_rng(seed).permutation(len(sample))[: min(len(sample) // 2, ROWS)]
+    return np.asarray(sample[np.sort(half)])
+
+
+def judges_of(sample: Single) -> Single:
+    """The rows of a sample that every half labels, at most JUDGES."""
+    return sample[:: -(-len(sample) // JUDGES)]
+
+
+def starts(half: Single, ks: Sequence[int], seed: int) -> list[Single]:
+    """The centres of k-means of a half, for every k."""
+    found = restarts(half, ks, n_init=STARTS, n_iter=5, keep=1, seed=seed)
+    return [found[k][0] for k in ks]
+
+
 def half_labels(seed: int, sample: Single, ks: Sequence[int]) -> NDArray[np.int32]:
     """Cluster a random half of a sample : (n, p) for every k and label the judges by it : (ks, judges)."""
-    half = np.random.default_rng(seed).permutation(len(sample))[: min(len(sample) // 2, ROWS)]
-    judges = sample[:: -(-len(sample) // JUDGES)]
-    found = restarts(sample[np.sort(half)], ks, n_init=STARTS, n_iter=5, keep=1, seed=seed)
-    return np.stack([assign(judges, found[k][0])[0] for k in ks])
+    judges = judges_of(sample)
+    return np.stack([assign(judges, centers)[0] for centers in starts(half_of(sample, seed), ks, seed)])
 
 
 def stability(labels: Sequence[NDArray[np.int32]]) -> NDArray[np.float64]:

@@ -136,9 +136,10 @@ class Fine:
 
 @dataclass(frozen=True, kw_only=True)
 class Algorithm:
-    """Another clustering of the same rows, in one line. ``agreement`` is its adjusted Rand index with k-means.
+    """A clustering of the same rows, in one line. ``agreement`` is its adjusted Rand index with k-means.
 
-    ``k_reason`` says why it has k clusters, ``k_curves`` shows what it says of every k.
+    ``k_reason`` says why it has k clusters, ``k_curves`` shows what it says of every k. ``stability`` is how far halves
+    of the sample agree, with an interval, ``seconds`` what fitting took in this run, ``rank`` the mean of its ranks.
     """
 
     name: str
@@ -147,6 +148,9 @@ class Algorithm:
     k_curves: Figure | None = None
     calinski_harabasz: float | None = None
     davies_bouldin: float | None = None
+    stability: tuple[float, float, float] | None = None
+    seconds: float | None = None
+    rank: float | None = None
     agreement: float | None = None
     note: str = ""
 

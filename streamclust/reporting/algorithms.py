@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from scipy.stats import rankdata
 
 from streamclust.job import Job
 from streamclust.render import plots
@@ -22,9 +26,14 @@ CAPTIONS = {
 }
 
 
-def describe_algorithms(job: Job, clustering: str) -> tuple[Algorithm, ...]:
-    """One line each, and what it says of every k; see `streamclust.stages.algorithms`."""
+def describe_algorithms(job: Job, kmeans: Algorithm, clustering: str) -> tuple[Algorithm, ...]:
+    """One line each, k-means among them, best first, and what it says of every k; see `streamclust.stages.algorithms`.
+
+    Nothing where k-means is alone.
+    """
     entries, found = job.store.snapshot.entries, []
+    descriptor = entries[clustering].attributes["descriptor"]
+    seconds = {stage.name: stage.seconds for stage in job.journal.stages}
     for name, model in beside(job.store, clustering).items():
         about = entries[model].attributes
         found.append(
@@ -35,11 +44,35 @@ def describe_algorithms(job: Job, clustering: str) -> tuple[Algorithm, ...]:
                 k_curves=_curves(job, name, model),
                 calinski_harabasz=about["calinski_harabasz"],
                 davies_bouldin=about["davies_bouldin"],
+                stability=_interval(about.get("stability")),  # models of before have none
+                seconds=seconds.get(f"{descriptor}: {name}"),
                 agreement=about["adjusted_rand"],
                 note=about["note"],
             )
         )
-    return tuple(found)
+    return ranked([replace(kmeans, seconds=seconds.get(f"{descriptor}: k-means")), *found]) if found else ()
+
+
+def ranked(algorithms: Sequence[Algorithm]) -> tuple[Algorithm, ...]:
+    """Best first, by the mean of their ranks in whatever is known of all of them; of equal ones the first given."""
+    marks = [
+        [_less(a.calinski_harabasz), a.davies_bouldin, _less(a.stability and a.stability[0]), a.seconds]
+        for a in algorithms
+    ]
+    ranks = [rankdata(np.array(of, float)) for of in zip(*marks, strict=True) if None not in of]
+    if not ranks:
+        return tuple(algorithms)
+    found = [replace(a, rank=rank) for a, rank in zip(algorithms, np.mean(ranks, axis=0).tolist(), strict=True)]
+    return tuple(sorted(found, key=lambda a: a.rank or 0))
+
+
+def _less(value: float | None) -> float | None:
+    """What is better when higher, as what is better when lower."""
+    return None if value is None else -value
+
+
+def _interval(values: Sequence[float] | None) -> tuple[float, float, float] | None:
+    return None if values is None else (values[0], values[1], values[2])
 
 
 def _curves(job: Job, algorithm: str, model: str) -> Figure | None:

@@ -11,7 +11,7 @@ from streamclust.cluster.assign import assign
 from streamclust.job import Job
 from streamclust.render import plots
 from streamclust.render.k_curves import Curve, k_curves
-from streamclust.render.report_data import Cluster, DescriptorReport, Figure, Fine, FineCluster, Noise, Thumb
+from streamclust.render.report_data import Algorithm, Cluster, DescriptorReport, Figure, Fine, FineCluster, Noise, Thumb
 from streamclust.reporting.album import Album
 from streamclust.reporting.algorithms import describe_algorithms, tree_figure
 from streamclust.stages.names import cluster_ids, names
@@ -44,7 +44,7 @@ def describe(job: Job, descriptor: str, clustering: str, album: Album, maps: Map
         davies_bouldin=_number(curves[2][chosen]),
         clusters=_clusters(job, clustering, album),
         k_curves=_k_figure(job, clustering, curves),
-        algorithms=describe_algorithms(job, clustering),
+        algorithms=describe_algorithms(job, _kmeans(job, clustering, curves[:, chosen]), clustering),
         tree=tree_figure(job, clustering),
         variance_curve=_variance_figure(job, descriptor, about["parents"][0]),
         sizes=_sizes_figure(job, descriptor, clustering),
@@ -52,6 +52,20 @@ def describe(job: Job, descriptor: str, clustering: str, album: Album, maps: Map
         maps=_map_figures(descriptor, maps),
         map_3d=_map_3d(job, clustering),
         noise=() if strangeness is None else _noise(store.snapshot.entries[strangeness].attributes["noise"]),
+    )
+
+
+def _kmeans(job: Job, clustering: str, scores: np.ndarray[Any, Any]) -> Algorithm:
+    """Its line beside other algorithms."""
+    about = job.store.snapshot.entries[clustering].attributes
+    mean, low, high = _stability(job, clustering, [about["k"]])[0].tolist()
+    return Algorithm(
+        name="k-means",
+        k=about["clusters"],
+        calinski_harabasz=_number(scores[1]),
+        davies_bouldin=_number(scores[2]),
+        stability=None if np.isnan(mean) else (mean, low, high),
+        note=f"every k from {about['ks'][0]} to {about['ks'][-1]}, and the fine clustering",
     )
 
 

@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from streamclust import counts, metrics
+from streamclust.cluster import stability
 from streamclust.cluster.matching import counterparts
 from streamclust.job import Job, fingerprint
 from streamclust.metrics import DaviesState, LabelSums
 from streamclust.stages import hierarchies, mixtures
 from streamclust.stages.labels import NO_VALUE, LabelWriter, labels_name, unlabelled, up_to_date
 from streamclust.stages.names import cluster_ids, next_id
-from streamclust.stages.reduced import read_valid, reduced_rows
+from streamclust.stages.reduced import load_sample, read_valid, reduced_rows
 from streamclust.stages.rules import Fitted, Rule
 from streamclust.store.rows import Rows
 from streamclust.store.store import Batch, Store
@@ -111,11 +112,21 @@ def _publish(job: Job, clustering: str, algorithm: str, addresses: Sequence[Rows
         "calinski_harabasz": _defined(metrics.calinski_harabasz(judged.sums)),
         "davies_bouldin": _defined(metrics.davies_bouldin(spread, means)),
         "adjusted_rand": counts.adjusted_rand(judged.shared),
+        "stability": _stability(job, about["parents"][0], fitted),
         "inputs": wanted,
         **fitted.about,
     }
     store.publish(f"fit {role}", writer.finish(role, columns) | {name: (draft, draft.entry(attributes, {}))})
     return name
+
+
+def _stability(job: Job, projection: str, fitted: Fitted) -> list[float] | None:
+    """How far halves of the sample agree, with an interval, as k-means has it for every k; None where none can say."""
+    sample, seed, halves = load_sample(job.store, projection).Z, job.settings.seed, job.settings.cluster.halves
+    if halves < 2 or fitted.on_half is None or not stability.judged([fitted.k], len(sample)):
+        return None
+    labels = job.executor.map(fitted.on_half, range(seed, seed + halves), sample)
+    return [float(value) for value in stability.stability(labels)[0]]
 
 
 def _defined(value: float) -> float | None:

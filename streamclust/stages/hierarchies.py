@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from streamclust import metrics
 from streamclust.cluster import kmeans
 from streamclust.cluster.assign import assign
 from streamclust.cluster.choice import nearly
-from streamclust.cluster.hierarchy import agglomerate, cut_all, linkage_matrix
+from streamclust.cluster.heights import Linkage
+from streamclust.cluster.hierarchy import agglomerate, cut, cut_all, linkage_matrix
 from streamclust.cluster.restarts import restarts
+from streamclust.cluster.stability import half_of, judges_of
 from streamclust.job import Job
 from streamclust.metrics import DaviesState, LabelSums
 from streamclust.stages.reduced import load_sample, read_valid
@@ -72,7 +75,15 @@ def fit(job: Job, clustering: str, addresses: Sequence[Rows]) -> Fitted:
         "sweep/scores": np.array(scores),
     }
     note = f"{linkage} linkage of {m:,} {leaves}"
-    return Fitted(Merged(cuts[k], micro.centers), means[k], arrays, note, k, reason)
+    on_half = partial(label_judges, k=k, linkage=linkage)
+    return Fitted(Merged(cuts[k], micro.centers), means[k], arrays, note, k, reason, on_half)
+
+
+def label_judges(seed: int, sample: Single, *, k: int, linkage: Linkage) -> NDArray[np.int32]:
+    """The tree of a random half of a sample, merged row by row, and what its cut says of the judges."""
+    rows, count = np.unique(half_of(sample, seed), axis=0, return_counts=True)
+    tree = agglomerate(rows, count, linkage=linkage, neighbors=None)
+    return Merged(cut(tree, min(k, len(rows))), rows).judge(judges_of(sample))["label"][None]
 
 
 def _choose(ks: Sequence[int], scores: NDArray[np.float64]) -> tuple[int, str]:

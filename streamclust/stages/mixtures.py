@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,11 @@ from streamclust.cluster.assign import assign
 from streamclust.cluster.choice import lowest_bic
 from streamclust.cluster.gaussians import CovarianceType
 from streamclust.cluster.mixture import Mixture, MixtureResult, MixtureState
+from streamclust.cluster.stability import half_of, judges_of, starts
 from streamclust.job import Job
 from streamclust.planning import em_groups
-from streamclust.stages.reduced import read_valid
-from streamclust.stages.rules import Fitted, asked_k
+from streamclust.stages.reduced import load_sample, read_valid
+from streamclust.stages.rules import Fitted, OnHalf, asked_k
 from streamclust.store.rows import Rows
 from streamclust.store.store import Store
 
@@ -70,6 +72,7 @@ def fit(job: Job, clustering: str, addresses: Sequence[Rows]) -> Fitted:
         f"{kind} covariance, {ended} after {found.n_iter} steps of EM; BIC {found.bic:,.0f}, AIC {found.aic:,.0f}",
         k,
         reason,
+        _on_half(job, about["parents"][0], k, kind),
         {"covariance_type": kind, "bic": found.bic, "aic": found.aic, "converged": found.converged},
     )
 
@@ -89,6 +92,28 @@ def _covariance(job: Job, k: int, p: int, n: int) -> CovarianceType:
     if wanted == "auto":
         return "full" if n >= ENOUGH * k * p else "diag"
     return wanted
+
+
+def _on_half(job: Job, projection: str, k: int, kind: CovarianceType) -> OnHalf | None:
+    n, p = (half := half_of(load_sample(job.store, projection).Z, job.settings.seed)).shape
+    if (kind == "full" and n < ENOUGH * k * p) or len(np.unique(half, axis=0)) < k:
+        return None
+    return partial(label_judges, k=k, kind=kind, passes=job.settings.algorithms.em_passes)
+
+
+def label_judges(
+    seed: int, sample: NDArray[np.float32], *, k: int, kind: CovarianceType, passes: int
+) -> NDArray[np.int32]:
+    """A mixture of a random half of a sample, from its k-means clusters, and what it says of the judges."""
+    half = half_of(sample, seed)
+    centers = starts(half, [k], seed)[0]
+
+    def fold(mixtures: Mixtures) -> States:
+        return {key: mixture.mixture_block(half, each) for key, each in mixtures.items()}
+
+    hard = mixture.labelled_block(half, assign(half, centers)[0], centers, kind)
+    found = mixture.em(fold, {k: mixture.maximise(hard)}, passes)[k].mixture
+    return mixture.posterior(judges_of(sample), found)[0][None]
 
 
 def _fit_group(

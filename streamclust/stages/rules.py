@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from streamclust.errors import InputError
@@ -13,6 +14,8 @@ from streamclust.job import Job
 from streamclust.metrics import k_words
 
 Values = Mapping[str, NDArray[Any]]
+OnHalf = Callable[[int, NDArray[np.float32]], NDArray[np.int32]]
+"""Fits a random half of a sample, given a seed, and labels its judges : (1, judges); see `cluster.stability`."""
 
 
 class Rule(Protocol):
@@ -34,6 +37,7 @@ class Fitted:
     arrays, about : what to store of the model.
     note : how it was fitted, in words.
     k, reason : the number of clusters that was chosen of those that were tried, and why, in a sentence or more.
+    on_half : the same fit of a half of a sample; None where a half has too few rows for it.
     """
 
     rule: Rule
@@ -42,6 +46,7 @@ class Fitted:
     note: str
     k: int
     reason: str
+    on_half: OnHalf | None
     about: Mapping[str, Any] = field(default_factory=dict)
 
 

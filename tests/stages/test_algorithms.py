@@ -9,12 +9,14 @@ from sklearn.metrics import adjusted_rand_score, calinski_harabasz_score, davies
 from sklearn.mixture import GaussianMixture
 
 from streamclust import pipeline
-from streamclust.blocks import Dask
+from streamclust.blocks import Dask, Serial
+from streamclust.cluster import stability
 from streamclust.cluster.assign import assign
 from streamclust.cluster.hierarchy import agglomerate, cut
 from streamclust.errors import InputError
 from streamclust.ingest import ingest
 from streamclust.readers.case import open_case
+from streamclust.stages import hierarchies, mixtures
 from streamclust.stages.algorithms import beside
 from streamclust.stages.labels import labels_name
 from streamclust.stages.names import cluster_ids
@@ -59,6 +61,39 @@ def found(job, algorithm, array="label"):
     valid = label >= 0
     assert (values[~valid] == -2).all() if array == "label" else np.isnan(values[~valid]).all()
     return Z[valid].astype(float), label[valid], values[valid], model
+
+
+def test_halves_are_fitted_as_all_rows_are():
+    X = clustered(5, 600, 6)
+    half, judges = stability.half_of(X, 3), stability.judges_of(X)
+    ours = mixtures.label_judges(3, X, k=4, kind="full", passes=50)[0]
+    theirs = GaussianMixture(4, means_init=stability.starts(half, [4], 3)[0], random_state=0).fit(half)
+    assert adjusted_rand_score(theirs.predict(judges), ours) > 0.99
+    ours = hierarchies.label_judges(3, X, k=4, linkage="ward")[0]
+    tree = AgglomerativeClustering(4).fit(half)
+    nearest = np.square(judges[:, None] - half).sum(axis=2).argmin(axis=1)
+    assert adjusted_rand_score(tree.labels_[nearest], ours) == 1
+
+
+@pytest.mark.parametrize("executor", [Serial(), Dask(2)], ids=["serial", "threads"])
+def test_halves_of_the_sample_tell_what_is_in_the_data(tmp_path, executor):
+    settings, found = small(algorithms__also=BOTH, cluster__k=4, cluster__halves=3), {}
+    rng = np.random.default_rng(1)
+    for name, X in {"clusters": clustered(3, 400, 5), "none": rng.random((400, 5), np.float32)}.items():
+        job = job_on(tmp_path / name, settings, executor)
+        ingest(job, open_case(write_case(tmp_path / f"case-{name}", {"a": X})))
+        pipeline.fit(job)
+        models = beside(job.store, job.store.snapshot.newest("model", "a/kmeans"))
+        found[name] = {a: job.store.snapshot.entries[model].attributes["stability"] for a, model in models.items()}
+    for algorithm in BOTH:
+        mean, low, high = found["clusters"][algorithm]
+        assert 0.95 < low <= mean <= high <= 1
+        assert found["none"][algorithm] is None or found["none"][algorithm][0] < 0.8
+
+
+def test_no_halves_are_asked_for_or_too_small(fitted):
+    for algorithm in BOTH:
+        assert fitted.store.snapshot.entries[found(fitted, algorithm)[3]].attributes["stability"] is None
 
 
 def test_the_mixture_is_scikit_learn_s_from_the_same_start(fitted):
