@@ -38,7 +38,7 @@ def day_map(
     from PIL import Image
 
     height, width = today.shape
-    grey = _density(reference)[::-1]
+    grey = smoothed(reference)[::-1]
     back = Image.fromarray((255 * grey).astype(np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
     canvas = _over(np.full((height, width, 3), PAPER, np.float32), np.asarray(back, np.float32) / 255, DENSE)
     radius = float(np.clip(np.sqrt(0.06 * today.size / np.pi / max(int(today.sum()), 1)), 1.2, 7.0))
@@ -52,7 +52,7 @@ def day_map(
     return out.getvalue()
 
 
-def _density(counts: NDArray[Any]) -> NDArray[np.float32]:
+def smoothed(counts: NDArray[Any]) -> NDArray[np.float32]:
     """Logarithm of the smoothed counts from 0 to 1, on at most 512 cells a side."""
     from scipy.ndimage import gaussian_filter
 

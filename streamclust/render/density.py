@@ -36,16 +36,23 @@ ROWS_IN_KERNEL = 10
 
 
 def density_image(
-    grid: NDArray[np.unsignedinteger[Any]], extent: Extent, title: str, *, subtitle: str = "", size: int = 2000
+    grid: NDArray[np.unsignedinteger[Any]],
+    extent: Extent,
+    title: str,
+    *,
+    subtitle: str = "",
+    size: int = 2000,
+    smooth: NDArray[np.float32] | None = None,
 ) -> Image.Image:
     """All rows as a density map: brighter is denser, by histogram equalisation of the smoothed counts.
 
     ``grid`` is (H, W) unsigned counts within ``extent``, row 0 the lowest y. ``title`` and ``subtitle`` are printed
-    above; the subtitle defaults to the number of rows. ``size`` is the map's shorter side in pixels.
+    above; the subtitle defaults to the number of rows. ``size`` is the map's shorter side in pixels. ``smooth`` is the
+    grid :func:`smoothed`, where that is at hand.
     """
     counts = _checked(grid, 2)
     canvas = Canvas(extent, size, DARK, title, subtitle or _rows_text(counts), panel=400)
-    density = _density(counts)
+    density = smoothed(counts) if smooth is None else smooth
     canvas.paste(_shade(density, DENSITY_STOPS))
     colour_bar(canvas, "Density", DENSITY_STOPS, _ticks(density))
     return canvas.finish()
@@ -95,16 +102,18 @@ def outlier_image(
     *,
     subtitle: str = "",
     size: int = 2000,
+    smooth: NDArray[np.float32] | None = None,
 ) -> Image.Image:
     """The flagged rows in orange and red over the grey density of all rows, with a legend.
 
-    ``grid`` and ``outliers`` are (H, W) unsigned counts of all rows and of the flagged ones, row 0 the lowest y.
+    ``grid`` and ``outliers`` are (H, W) unsigned counts of all rows and of the flagged ones, row 0 the lowest y; for
+    ``smooth`` see :func:`density_image`.
     """
     counts, flagged = _checked(grid, 2), _checked(outliers, 2)
     if counts.shape != flagged.shape:
         raise InputError("outlier_image", f"outlier grid {flagged.shape}", f"the density grid's shape {counts.shape}")
     canvas = Canvas(extent, size, LIGHT, title, subtitle or _rows_text(counts), panel=560)
-    density = _density(counts)
+    density = smoothed(counts) if smooth is None else smooth
     canvas.paste(_shade(density, GREY_STOPS))
     px = _mark_px(flagged, int(np.count_nonzero(density > 0)))
     canvas.paste(_shade(_grown(flagged, px + max(1, px // 3)), ("#ffffff", "#ffffff"), most=4))
@@ -195,21 +204,39 @@ def _mark_px(flagged: NDArray[Any], seen: int) -> int:
     return int(np.clip(round((side - 1) / 2), 1, max(1, round(flagged.shape[1] / 300))))
 
 
-def _density(counts: NDArray[Any], seen: NDArray[Any] | None = None) -> NDArray[np.float32]:
-    """Rows per 1 % x 1 % of the map around each place, NaN where no row's disc reaches."""
+def smoothed(counts: NDArray[Any], seen: NDArray[Any] | None = None) -> NDArray[np.float32]:
+    """Rows per 1 % x 1 % of the map around each place of (H, W) counts, NaN where no row's disc reaches.
+
+    ``seen`` (H, W) bool says where, if that is known.
+    """
     from scipy.ndimage import gaussian_filter
 
-    flat = counts.astype(np.float32)
-    here = counts > 0
-    smooth, sigma = flat, 0.7 * counts.shape[1] / 2000
-    while here.any() and sigma < counts.shape[1] / 60:
-        smooth = gaussian_filter(flat, sigma, mode="constant")
-        if np.median(smooth[here]) * 4 * np.pi * sigma**2 >= ROWS_IN_KERNEL:
-            break
-        sigma *= 1.4
+    smooth = gaussian_filter(counts.astype(np.float32), _kernel(counts), mode="constant") if counts.any() else counts
     seen = _grown(counts) > 0 if seen is None else seen
     area = counts.shape[0] * counts.shape[1] / 1e4
     return np.where(seen, np.maximum(smooth, 1e-6) * area, np.nan).astype(np.float32)
+
+
+def _kernel(counts: NDArray[Any]) -> float:
+    """The standard deviation in cells of the smallest kernel under which the median place has ROWS_IN_KERNEL rows.
+
+    Tried on cells that are hardly wider than it, which it cannot tell apart.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    y, x = np.nonzero(counts)
+    width, rows = int(counts.shape[1]), counts[y, x]
+    sigma: float = 0.7 * width / 2000
+    while sigma * 1.4 < width / 60:
+        side = max(1, int(sigma / 0.7))
+        shape = -(-counts.shape[0] // side), -(-width // side)
+        cell = (y // side) * shape[1] + x // side
+        coarse = np.bincount(cell, rows, shape[0] * shape[1]).reshape(shape).astype(np.float32)
+        smooth = gaussian_filter(coarse, sigma / side, mode="constant").ravel()[cell]
+        if np.median(smooth) * 4 * np.pi * (sigma / side) ** 2 >= ROWS_IN_KERNEL:
+            break
+        sigma *= 1.4
+    return sigma
 
 
 def _shade(values: NDArray[Any], stops: Sequence[str], most: int = 0) -> Image.Image:
@@ -238,7 +265,7 @@ def _mix(grids: NDArray[Any], colours: Sequence[str], total: NDArray[Any]) -> Im
         sums[slab, :, :3] = np.rint(grids[slab].astype(np.float64) @ table).astype(np.uint64)
     sums = _grown(sums)
     count = sums[..., 3]
-    light = np.asarray(_shade(_density(total, seen=count > 0), ("#7a7a7a", "#ffffff")))[::-1]
+    light = np.asarray(_shade(smoothed(total, seen=count > 0), ("#7a7a7a", "#ffffff")))[::-1]
     rgba = np.array(light)
     rgba[..., :3] = sums[..., :3] / np.maximum(count, 1)[..., None] * (light[..., :3] / 255)
     return Image.fromarray(rgba[::-1].copy(), "RGBA")

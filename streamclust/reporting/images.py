@@ -11,7 +11,7 @@ from PIL import Image
 
 from streamclust.job import Job
 from streamclust.render.contact_sheets import Tile, contact_sheet
-from streamclust.render.density import cluster_image, density_image, outlier_image
+from streamclust.render.density import cluster_image, density_image, outlier_image, smoothed
 from streamclust.render.report_data import Thumb
 from streamclust.reporting.album import Album
 from streamclust.stages.grids import LAYERS
@@ -29,9 +29,10 @@ def draw_maps(job: Job, grid: str) -> dict[str, bytes]:
     density, outliers = store.read(grid, "density"), store.read(grid, "outliers")
     if density.sum() < ENOUGH_ROWS:
         density, outliers = _pooled(density), _pooled(outliers)
+    smooth = smoothed(density)
     found = {
-        "density": density_image(density, extent, f"{descriptor}: density of all images", size=size),
-        "outliers": outlier_image(density, outliers, extent, f"{descriptor}: outliers", size=size),
+        "density": density_image(density, extent, f"{descriptor}: density of all images", size=size, smooth=smooth),
+        "outliers": outlier_image(density, outliers, extent, f"{descriptor}: outliers", size=size, smooth=smooth),
     }
     layers, k = about["layers"], about["clusters"]
     ids, called = cluster_ids(store, about["parents"][1]), names(store, descriptor)
