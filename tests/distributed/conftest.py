@@ -57,7 +57,7 @@ def running(started):
     """A scheduler and two workers, or three where a nanny was slow to bring back what died."""
     with distributed.Client(started.address, set_as_default=False) as client:
         for _ in range(2 - len(client.nthreads())):
-            started.start_worker(*PRELOAD, memory="400MB")
+            started.start_worker(*PRELOAD, memory="600MB")
         client.wait_for_workers(2, timeout=180)
     return started
 
