@@ -14,7 +14,7 @@ import psutil
 
 @dataclass(frozen=True)
 class StageRecord:
-    """One finished stage: seconds, rows worked on, bytes moved by this process, peak PSS of the process tree."""
+    """One finished stage: seconds, rows worked on, bytes moved by this process, peak memory of the process tree."""
 
     name: str
     seconds: float

@@ -259,7 +259,7 @@ class Outliers:
 
 @dataclass(frozen=True, kw_only=True)
 class StageCost:
-    """Time and memory of one stage; bytes, and PSS of the whole process tree. None where it was not measured."""
+    """Time and memory of one stage; bytes, and peak memory of the process tree. None where it was not measured."""
 
     stage: str
     seconds: float

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ImageColor
+from scipy.ndimage import gaussian_filter
 
 from streamclust.errors import InputError
 from streamclust.render import density
@@ -162,3 +163,15 @@ def test_a_real_map_shows_its_islands():
     )
     image = density.density_image(count_grid(points, 500, extent), extent, "arxiv", size=500)
     assert len(png(image)) > 50_000
+
+
+@pytest.mark.parametrize("n", [30, 1000, 30_000])
+def test_the_kernel_is_that_of_a_search_on_the_cells_themselves(n):
+    rng = np.random.default_rng(n)
+    x, y = np.clip(rng.normal(200, 40, (2, n)), 0, 399).astype(int)
+    counts = np.zeros((400, 400), np.uint32)
+    np.add.at(counts, (y, x), 1)
+    sigmas = [0.14 * 1.4**i for i in range(20) if 0.14 * 1.4**i < 400 / 60]
+    seen = [np.median(gaussian_filter(counts.astype(float), s)[counts > 0]) * 4 * np.pi * s**2 for s in sigmas]
+    enough = [s for s, rows in zip(sigmas, seen, strict=True) if rows >= density.ROWS_IN_KERNEL]
+    assert density._kernel(counts) == pytest.approx(enough[0] if enough else sigmas[-1])
