@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamclust.compiled import compiled
+
 Float = NDArray[np.floating[Any]]
 Doubles = NDArray[np.float64]
 Integers = NDArray[np.integer[Any]]
@@ -71,12 +73,18 @@ def group_sums(values: Float, labels: Integers, k: int) -> Doubles:
 
     ``labels`` : (n,), or (n, s) where every row counts under s labels.
     """
-    from scipy.sparse import csc_array
+    sums = np.zeros((k, values.shape[1]))
+    _add_under(values, np.ascontiguousarray(labels if labels.ndim > 1 else labels[:, None]), sums)
+    return sums
 
-    each = labels.size // max(len(labels), 1)
-    ends = np.arange(len(labels) + 1) * each
-    one_hot = csc_array((np.ones(labels.size), labels.ravel(), ends), shape=(k, len(labels)))
-    return np.asarray(one_hot @ values, np.float64)
+
+@compiled
+def _add_under(values: Float, labels: Integers, sums: Doubles) -> None:
+    for i in range(len(values)):
+        for s in range(labels.shape[1]):
+            under = sums[labels[i, s]]
+            for j in range(len(under)):
+                under[j] += values[i, j]
 
 
 def label_sums_block(X: Float, labels: Integers, centers: Float) -> LabelSums:

@@ -157,11 +157,9 @@ class _Joint:
 
     def nearest(self, tile: Float, Z: Float, norms: Float) -> tuple[Labels, Distances]:
         """Per set, of a tile : (s, m); rows that rounding could decide are compared again with more care."""
-        ranked, best = self._lowest(Z)
-        labels, sqdist = ranked[:, 0], np.maximum(norms + 2 * best, 0).astype(np.float64)
+        labels, sqdist, near = self._lowest(Z, norms)
         wide = ~(norms + 2 * self.half.max() < _FAR)
-        near = [_near(sqdist[j], norms, self.half[s][ranked[j]], Z.shape[1]) for j, s in enumerate(self.sets)]
-        doubtful = np.flatnonzero(np.any(near, axis=(0, 1)) & ~wide)
+        doubtful = np.flatnonzero(near & ~wide)
         for start in range(0, len(doubtful), self.rows):
             i = doubtful[start : start + self.rows]
             labels[:, i], sqdist[:, :, i] = self._nearest(tile[i], Z[i], norms[i], self.minus, self.half)
@@ -172,15 +170,15 @@ class _Joint:
             labels[:, beyond], sqdist[:, :, beyond] = self._nearest(tile[beyond], Z, norms, minus, half)
         return labels, sqdist
 
-    def _lowest(self, Z: Float) -> tuple[Labels, Float]:
-        """Per set the lowest ``||c||^2 / 2 - z.c`` for the centred rows Z, and the next if asked for : (s, 2, m)."""
-        shape = len(Z), len(self.sets), 2
-        labels, best = np.zeros(shape, np.int32), np.full(shape, np.inf, np.float32)
+    def _lowest(self, Z: Float, norms: Float) -> tuple[Labels, Distances, NDArray[np.bool_]]:
+        """The same from one product for the centred rows Z, and where rounding could decide : (m,)."""
+        labels, sqdist = np.zeros((len(self.sets), len(Z)), np.int32), np.full((len(self.sets), 2, len(Z)), np.inf)
+        near, rounding = np.zeros(len(Z), np.bool_), 100 * _rounding(Z, Z.shape[1])
         for start in range(0, len(Z), self.rows):
-            rows = slice(start, start + self.rows)
-            scores = np.matmul(Z[rows], self.minus.T, out=self.scores[: len(Z[rows])])
-            lowest(scores, self.half, self.ends, labels[rows], best[rows], self.second)
-        return labels.transpose(1, 2, 0), best.transpose(1, 2, 0)
+            rows = Z[start : start + self.rows]
+            scores = np.matmul(rows, self.minus.T, out=self.scores[: len(rows)])
+            lowest(scores, self.half, self.ends, norms, rounding, start, self.second, labels, sqdist, near)
+        return labels, sqdist, near
 
     def _nearest(self, tile: Float, Z: Float, norms: Float, minus: Float, half: Float) -> tuple[Labels, Distances]:
         """As `nearest`, where rounding decides by direct differences."""

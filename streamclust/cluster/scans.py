@@ -1,7 +1,8 @@
 """One look at each distance of a tile: what is smallest in it, by row, by column, and by set of centres.
 
-Minima of groups of columns are vectorised and say which few groups are worth a closer look. Of equal distances the
-first counts. None may be NaN.
+Minima are taken of the bits of the numbers, above their column where that is sought: compilers vectorise minima of
+integers, and not those of floats. Negative numbers lie in the order of their bits once all but the sign are turned.
+Of equal distances the first counts. None may be NaN.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ if TYPE_CHECKING:
 
 _GROUP = 32  # columns; of fewer, their minima take longer than what they save
 _INF = np.float32(np.inf)
+_ABOVE = np.int64(2**63 - 1)
+_COLUMN = 0xFFFFFFFF
 
 
 @compiled
 def smallest(squares: NDArray[np.float32], values: NDArray[np.float32], columns: NDArray[np.int32]) -> None:
-    """The L smallest of each row of (n, m), ascending, and where they are, into (n, L) values and columns.
+    """The L smallest of each row of (n, m), none negative, ascending, and where they are, into (n, L) of both.
 
     L is at most m, and few: they are kept in order by insertion.
     """
@@ -32,10 +35,10 @@ def smallest(squares: NDArray[np.float32], values: NDArray[np.float32], columns:
         best[:] = _INF
         for g in range(len(low)):
             part = squares[i, g * _GROUP : (g + 1) * _GROUP]
-            least = _INF
+            bits = _ABOVE
             for j in range(len(part)):
-                if part[j] < least:  # noqa: PLR1730 - with min() it takes three times as long
-                    least = part[j]
+                bits = min(bits, np.int64(np.float32(part[j]).view(np.int32)))
+            least = np.int32(bits).view(np.float32)  # minima of few columns say where a closer look is worth it
             low[g] = least
             if least < best[count - 1]:
                 at = count - 1
@@ -61,22 +64,16 @@ def smallest(squares: NDArray[np.float32], values: NDArray[np.float32], columns:
 def closest(
     squares: NDArray[np.float32], least: NDArray[np.float32], value: NDArray[np.float32], column: NDArray[np.int32]
 ) -> None:
-    """The smallest of each row of (n, m), none less than its column's ``least``, and where it is: (n,) each."""
-    n, m = squares.shape
-    for i in range(n):
-        best, at = _INF, 0
-        for start in range(0, m, _GROUP):
-            part, bound = squares[i, start : start + _GROUP], least[start : start + _GROUP]
-            low = _INF
-            for j in range(len(part)):
-                larger = max(bound[j], part[j])
-                low = min(low, larger)
-            if low < best:
-                for j in range(len(part)):
-                    larger = max(bound[j], part[j])
-                    if larger < best:
-                        best, at = larger, start + j
-        value[i], column[i] = best, at
+    """The smallest of each row of (n, m), none less than its column's ``least``, and where it is: (n,) each.
+
+    None is negative.
+    """
+    for i in range(len(squares)):
+        row, first = squares[i], _ABOVE
+        for j in range(len(row)):
+            first = min(first, np.int64(np.float32(max(least[j], row[j])).view(np.int32)) << 32 | j)
+        at = first & _COLUMN
+        value[i], column[i] = max(least[at], row[at]), at
 
 
 @compiled
@@ -104,46 +101,53 @@ def lower(state: NDArray[np.float32], squares: NDArray[np.float32]) -> None:
 @compiled
 def lowest(
     scores: NDArray[np.float32],
-    more: NDArray[np.float32],
+    half: NDArray[np.float32],
     ends: NDArray[np.int64],
-    labels: NDArray[np.int32],
-    best: NDArray[np.float32],
+    norms: NDArray[np.float32],
+    rounding: float,
+    start: int,
     both: bool,
+    labels: NDArray[np.int32],
+    sqdist: NDArray[np.float64],
+    doubtful: NDArray[np.bool_],
 ) -> None:
-    """Per set of columns the lowest of ``scores + more`` in each row, and the next one if ``both`` are asked for.
+    """Per set of columns the lowest of ``scores + half`` in some rows of a tile, and the next one if it is asked for.
 
     Parameters
     ----------
-    scores, more :
-        (n, m) and (m,).
+    scores, half :
+        (n, m) and (m,), ``-z.c`` and ``||c||^2 / 2``.
     ends :
         (s + 1,), where the sets begin and end.
+    norms, start :
+        (t,), ``||z||^2`` of the tile's rows, and the first of them that has scores here.
+    rounding :
+        what a squared distance loses beside its terms.
     both :
         whether the next one is wanted.
-    labels, best :
-        (n, s, 2), counted from each set's beginning; the next stays as it is where there is none.
+    labels, sqdist, doubtful :
+        (s, t), (s, 2, t) and (t,): the lowest, counted from each set's beginning, the squared distances, and where
+        rounding could have decided. The next distance stays as it is where there is none, as does what is not doubtful.
     """
     for i in range(len(scores)):
+        at, norm = start + i, norms[start + i]
         for s in range(len(ends) - 1):
-            first = second = _INF
-            at = after = ends[s]
-            for start in range(ends[s], ends[s + 1], _GROUP):
-                stop = min(start + _GROUP, ends[s + 1])
-                part, extra = scores[i, start:stop], more[start:stop]
-                low = _INF
+            part, extra = scores[i, ends[s] : ends[s + 1]], half[ends[s] : ends[s + 1]]
+            first = second = _ABOVE
+            for j in range(len(part)):
+                bits = np.int64(np.float32(part[j] + extra[j]).view(np.int32))
+                first = min(first, (bits ^ (bits >> 31 & 0x7FFFFFFF)) << 32 | j)
+            c = first & _COLUMN
+            labels[s, at] = c
+            sqdist[s, 0, at] = max(norm + np.float32(2) * (part[c] + extra[c]), np.float32(0))
+            doubtful[at] |= sqdist[s, 0, at] < rounding * (norm + np.float32(2) * extra[c])
+            if both and len(part) > 1:
                 for j in range(len(part)):
-                    low = min(low, part[j] + extra[j])
-                if low < second:
-                    for j in range(len(part)):
-                        score = part[j] + extra[j]
-                        if score < first:
-                            second, after = first, at
-                            first, at = score, start + j
-                        elif score < second:
-                            second, after = score, start + j
-            best[i, s, 0], labels[i, s, 0] = first, at - ends[s]
-            if both and ends[s + 1] - ends[s] > 1:
-                best[i, s, 1], labels[i, s, 1] = second, after - ends[s]
+                    bits = np.int64(np.float32(part[j] + extra[j]).view(np.int32))
+                    second = min(second, _ABOVE if j == c else (bits ^ (bits >> 31 & 0x7FFFFFFF)) << 32 | j)
+                c = second & _COLUMN
+                sqdist[s, 1, at] = max(norm + np.float32(2) * (part[c] + extra[c]), np.float32(0))
+                doubtful[at] |= sqdist[s, 1, at] < rounding * (norm + np.float32(2) * extra[c])
 
 
 @compiled

@@ -55,24 +55,29 @@ def test_the_smallest_of_each_column_tile_by_tile(n, m, seed, k, cut):
     assert np.array_equal(state, np.sort(np.concatenate([start, squares.T], axis=1), axis=1)[:, :k])
 
 
-@given(**shapes, sizes=st.lists(st.integers(1, 70), min_size=1, max_size=4), both=st.booleans())
-def test_the_lowest_and_the_next_of_every_set(n, m, seed, sizes, both):
+@given(**shapes, sizes=st.lists(st.integers(1, 70), min_size=1, max_size=4), both=st.booleans(), cut=st.floats(0, 1))
+def test_the_lowest_and_the_next_of_every_set(n, m, seed, sizes, both, cut):
     ends = np.cumsum([0, *sizes])
-    scores, more = table(n, ends[-1], seed) - np.float32(0.5), table(1, ends[-1], seed + 2)[0]
-    labels, best = np.full((n, len(sizes), 2), -1, np.int32), np.full((n, len(sizes), 2), -9, np.float32)
-    scans.lowest(scores, more, ends, labels, best, both)
-    total = scores + more
+    scores, half = table(n, ends[-1], seed) - np.float32(0.5), table(1, ends[-1], seed + 2)[0]
+    norms, rounding = np.random.default_rng(seed).random(n, np.float32), 0.25
+    labels, sqdist = np.full((len(sizes), n), -1, np.int32), np.full((len(sizes), 2, n), -9.0)
+    doubtful, suspected = np.zeros(n, bool), np.zeros(n, bool)
+    for start, stop in pairwise([0, round(cut * n), n]):
+        scans.lowest(scores[start:stop], half, ends, norms, rounding, start, both, labels, sqdist, doubtful)
     for s, (start, stop) in enumerate(pairwise(ends)):
-        order = np.argsort(total[:, start:stop], axis=1, kind="stable")
+        total = (scores + half)[:, start:stop]
+        order = np.argsort(total, axis=1, kind="stable")
         for rank in range(2):
             if rank < 1 + both and stop - start > rank:
-                expected = np.take_along_axis(total[:, start:stop], order[:, rank : rank + 1], 1)[:, 0]
-                assert np.array_equal(best[:, s, rank], expected)
+                at = order[:, rank]
+                expected = np.maximum(norms + 2 * total[np.arange(n), at], 0)
+                assert np.array_equal(sqdist[s, rank], expected)
                 sound = np.isfinite(expected)
-                assert np.array_equal(labels[sound, s, rank], order[sound, rank])
+                assert rank or np.array_equal(labels[s, sound], at[sound])
+                suspected |= sound & (expected < rounding * (norms + 2 * half[start:stop][at]))
             else:
-                assert (labels[:, s, rank] == -1).all()
-                assert (best[:, s, rank] == -9).all()
+                assert (sqdist[s, rank] == -9).all()
+    assert np.array_equal(doubtful, suspected)
 
 
 @given(**shapes, fractions=st.lists(st.floats(0, 1), min_size=1, max_size=3))
