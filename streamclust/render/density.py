@@ -86,9 +86,10 @@ def cluster_image(
     canvas = Canvas(extent, size, DARK, title, subtitle or _rows_text(total), panel=620)
     canvas.paste(_mix(counts, colours, total))
     shown = order[:LEGEND_ROWS]
+    coarse = _coarse(counts)
     for c in shown:
         if labels[c] >= 0 and sizes[c]:
-            canvas.label(str(labels[c]), *_peak(counts[:, :, c]), colour=colours[c])
+            canvas.label(str(labels[c]), *_peak(coarse[:, :, c]), colour=colours[c])
     keys = [_key(int(labels[c]), names[c], int(sizes[c]), int(sizes.sum()), colours[c]) for c in shown]
     legend(canvas, f"{len(labels)} cluster{'s' * (len(labels) != 1)}", keys, rest=len(order) - len(shown))
     return canvas.finish()
@@ -271,14 +272,18 @@ def _mix(grids: NDArray[Any], colours: Sequence[str], total: NDArray[Any]) -> Im
     return Image.fromarray(rgba[::-1].copy(), "RGBA")
 
 
-def _peak(grid: NDArray[Any]) -> tuple[float, float]:
+def _coarse(grids: NDArray[Any]) -> NDArray[Any]:
+    """Sums of square cells, some 128 of them along the shorter side."""
+    step = max(1, min(grids.shape[:2]) // 128)
+    for axis in (0, 1):
+        grids = np.add.reduceat(grids, range(0, grids.shape[axis], step), axis=axis)
+    return grids
+
+
+def _peak(coarse: NDArray[Any]) -> tuple[float, float]:
     """The densest place of a cluster as fractions (x, y from the bottom) of the map."""
     from scipy.ndimage import gaussian_filter
 
-    step = max(1, min(grid.shape) // 128)
-    coarse = np.add.reduceat(
-        np.add.reduceat(grid, range(0, grid.shape[0], step)), range(0, grid.shape[1], step), axis=1
-    )
     smooth = gaussian_filter(coarse.astype(np.float32), sigma=max(coarse.shape) / 40, mode="constant")
     y, x = np.unravel_index(int(np.argmax(smooth)), smooth.shape)
     return (float(x) + 0.5) / smooth.shape[1], (float(y) + 0.5) / smooth.shape[0]
