@@ -9,6 +9,7 @@ import numpy as np
 
 from streamclust.errors import InputError
 from streamclust.render.canvas import DARK, LIGHT, Canvas, Key, colour_bar, legend
+from streamclust.render.marks import grown, mark_px
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +31,6 @@ DENSITY_STOPS = ("#4a1a78", "#7a2282", "#b0325e", "#dd513a", "#f8850f", "#fbb61a
 GREY_STOPS = ("#cfd3d9", "#b3b8c0", "#8d949e", "#646b76", "#434954")
 OUTLIER_STOPS = ("#f0620c", "#d92f1c", "#9c0f12")
 SLAB_ROWS = 64
-SEEN_SHARE = 0.03
 ROWS_IN_KERNEL = 10
 """A density estimate from fewer rows is mostly noise; the smoothing widens until half of the cells see as many."""
 
@@ -116,9 +116,9 @@ def outlier_image(
     canvas = Canvas(extent, size, LIGHT, title, subtitle or _rows_text(counts), panel=560)
     density = smoothed(counts) if smooth is None else smooth
     canvas.paste(_shade(density, GREY_STOPS))
-    px = _mark_px(flagged, int(np.count_nonzero(density > 0)))
-    canvas.paste(_shade(_grown(flagged, px + max(1, px // 3)), ("#ffffff", "#ffffff"), most=4))
-    canvas.paste(_shade(_grown(flagged, px), OUTLIER_STOPS, most=4))
+    px = mark_px(flagged, int(np.count_nonzero(density > 0)))
+    canvas.paste(_shade(grown(flagged, px + max(1, px // 3)), ("#ffffff", "#ffffff"), most=4))
+    canvas.paste(_shade(grown(flagged, px), OUTLIER_STOPS, most=4))
     n, m = int(counts.sum()), int(flagged.sum())
     keys = [
         Key(
@@ -179,32 +179,6 @@ def _rgb(colour: str) -> NDArray[np.float64]:
     return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], dtype=np.float64)
 
 
-def _grown(counts: NDArray[Any], px: int = 0) -> NDArray[Any]:
-    """Counts with sparse points grown to discs, summed where they overlap: by ``px`` cells, or until they touch.
-
-    Small tight clusters touch at once; where too little of the map would be seen the discs are grown all the same.
-    """
-    import datashader.transfer_functions as tf
-    import xarray as xr
-
-    array = xr.DataArray(np.ascontiguousarray(counts), dims=("y", "x", "c")[: counts.ndim])
-    if px:
-        return np.asarray(tf.spread(array, px=px).data)
-    height, width = counts.shape[:2]
-    grown = np.asarray(tf.dynspread(array, threshold=0.9, max_px=max(3, width // 250)).data)
-    rows = counts.reshape(height, width, -1)[..., -1]
-    side = float(np.sqrt(SEEN_SHARE * rows.size / max(int(np.count_nonzero(rows)), 1)))
-    least = min(round((side - 1) / 2), width // 500)
-    small = np.count_nonzero(grown.reshape(height, width, -1)[..., -1]) < SEEN_SHARE * rows.size
-    return np.asarray(tf.spread(array, px=least).data) if small and least > 0 else grown
-
-
-def _mark_px(flagged: NDArray[Any], seen: int) -> int:
-    """The radius in cells at which the marks of the flagged rows hide at most a third of the ``seen`` cells."""
-    side = float(np.sqrt(seen / 3 / max(int(np.count_nonzero(flagged)), 1)))
-    return int(np.clip(round((side - 1) / 2), 1, max(1, round(flagged.shape[1] / 300))))
-
-
 def smoothed(counts: NDArray[Any], seen: NDArray[Any] | None = None) -> NDArray[np.float32]:
     """Rows per 1 % x 1 % of the map around each place of (H, W) counts, NaN where no row's disc reaches.
 
@@ -213,7 +187,7 @@ def smoothed(counts: NDArray[Any], seen: NDArray[Any] | None = None) -> NDArray[
     from scipy.ndimage import gaussian_filter
 
     smooth = gaussian_filter(counts.astype(np.float32), _kernel(counts), mode="constant") if counts.any() else counts
-    seen = _grown(counts) > 0 if seen is None else seen
+    seen = grown(counts) > 0 if seen is None else seen
     area = counts.shape[0] * counts.shape[1] / 1e4
     return np.where(seen, np.maximum(smooth, 1e-6) * area, np.nan).astype(np.float32)
 
@@ -264,7 +238,7 @@ def _mix(grids: NDArray[Any], colours: Sequence[str], total: NDArray[Any]) -> Im
     for top in range(0, height, SLAB_ROWS):
         slab = slice(top, top + SLAB_ROWS)
         sums[slab, :, :3] = np.rint(grids[slab].astype(np.float64) @ table).astype(np.uint64)
-    sums = _grown(sums)
+    sums = grown(sums)
     count = sums[..., 3]
     light = np.asarray(_shade(smoothed(total, seen=count > 0), ("#7a7a7a", "#ffffff")))[::-1]
     rgba = np.array(light)

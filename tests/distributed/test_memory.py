@@ -14,8 +14,8 @@ from streamclust.store.store import open_store
 from tests.distributed.cluster import cluster, finish, start, until
 from tests.faults import write_case
 
-ROWS, FEATURES, RANK, BLOCK = 500_000, 1024, 48, 25_000  # 2 GB of float32
-LIMIT = 500_000_000  # libraries take most of it: with 400 MB the last command's workers are restarted
+ROWS, FEATURES, RANK, BLOCK = 600_000, 1024, 48, 25_000  # 2.5 GB of float32
+LIMIT = 600_000_000  # libraries take most of it: with 500 MB a worker is paused in the pass with compiled loops
 COMMANDS = ("ingest", "fit", "outliers", "map")  # every pass; what draws pictures after them is the client
 
 
