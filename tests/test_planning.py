@@ -148,10 +148,14 @@ print(plan_for(Path(sys.argv[2]), settings).peak.peak_bytes, result.summary()["p
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n", "dims", "workers"),
-    [(60_000, {"a": 128, "b": 64}, 2), (2_000, {"a": 3}, 1), (9_000, {"a": 2560}, 2), (3_000, {"a": 5_000}, 2)],
+    [
+        pytest.param(60_000, {"a": 128, "b": 64}, 2, marks=pytest.mark.slow),
+        pytest.param(2_000, {"a": 3}, 1, marks=pytest.mark.long),
+        pytest.param(9_000, {"a": 2560}, 2, marks=pytest.mark.long),
+        pytest.param(3_000, {"a": 5_000}, 2, marks=pytest.mark.slow),
+    ],
     ids=["two", "small", "large", "wide"],
 )
 def test_the_measured_peak_is_within_the_projection_which_is_near(tmp_path, n, dims, workers):

@@ -244,7 +244,7 @@ def _farthest(
     X: Float, centers: Float, labels: NDArray[np.int32], sqdist: Doubles, spare: int
 ) -> tuple[Doubles, Float]:
     """The block's distinct rows farthest from their centres; looks further while duplicates fill the list."""
-    order = np.flatnonzero(sqdist > 0)
+    order = np.flatnonzero(sqdist > 0) if spare else np.empty(0, np.intp)
     size = 4 * spare
     while True:
         some = order if len(order) <= size else order[np.argpartition(-sqdist[order], size)[:size]]
@@ -256,6 +256,8 @@ def _farthest(
 
 def _distinct(rows: Float, dist: Doubles, spare: int) -> tuple[Doubles, Float]:
     """The farthest rows, each vector once, equal distances in the order of the rows' bytes."""
+    if not (spare and len(rows)):
+        return dist[:0], rows[:0]
     far = np.argsort(-dist, kind="stable")
     rows = np.ascontiguousarray(rows[far], np.float32) + np.float32(0)  # -0 and 0 are one vector
     _, once = np.unique(rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1])))[:, 0], return_index=True)

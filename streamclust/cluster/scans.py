@@ -24,7 +24,7 @@ _COLUMN = 0xFFFFFFFF
 
 @compiled
 def smallest(squares: NDArray[np.float32], values: NDArray[np.float32], columns: NDArray[np.int32]) -> None:
-    """The L smallest of each row of (n, m), none negative, ascending, and where they are, into (n, L) of both.
+    """The L smallest of each row of (n, m), ascending, and where they are, into (n, L) values and columns.
 
     L is at most m, and few: they are kept in order by insertion.
     """
@@ -35,10 +35,11 @@ def smallest(squares: NDArray[np.float32], values: NDArray[np.float32], columns:
         best[:] = _INF
         for g in range(len(low)):
             part = squares[i, g * _GROUP : (g + 1) * _GROUP]
-            bits = _ABOVE
+            turned = _ABOVE
             for j in range(len(part)):
-                bits = min(bits, np.int64(np.float32(part[j]).view(np.int32)))
-            least = np.int32(bits).view(np.float32)  # minima of few columns say where a closer look is worth it
+                bits = np.int64(np.float32(part[j]).view(np.int32))
+                turned = min(turned, bits ^ (bits >> 31 & 0x7FFFFFFF))
+            least = np.int32(turned ^ (turned >> 31 & 0x7FFFFFFF)).view(np.float32)
             low[g] = least
             if least < best[count - 1]:
                 at = count - 1

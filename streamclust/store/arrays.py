@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,11 +14,10 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import DTypeLike, NDArray
-from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from streamclust.errors import DamageError
 from streamclust.planning import chunk_rows
-from streamclust.store import chunks, metadata
+from streamclust.store import chunks, documents, metadata
 from streamclust.store.metadata import Form
 
 
@@ -36,9 +36,10 @@ Where = Path | Part  # an array, whole or within a larger one
 
 def create_group(path: Path, attributes: Mapping[str, Any] | None = None) -> None:
     """An ordinary Zarr group; a present one takes the attributes."""
-    group = zarr.open_group(path, mode="a", zarr_format=3)
+    if not (path / "zarr.json").is_file():
+        chunks.put(path / "zarr.json", documents.of_group())
     if attributes:
-        group.update_attributes(dict(attributes))
+        zarr.open_group(path, mode="r+", zarr_format=3).update_attributes(dict(attributes))
 
 
 def create_parents(root: Path, path: Path) -> None:
@@ -68,19 +69,12 @@ def create_array(
     rows = rows if inner else max(1, min(rows, shape[0]))
     wide = tuple(max(1, size) for size in shape[1:])
     text = isinstance(dtype, np.dtypes.StringDType)
-    zarr.create_array(
-        path,
-        shape=shape,
-        chunks=(inner or rows, *wide),
-        shards=(rows, *wide) if inner else None,
-        dtype=dtype,
-        compressors=[ZstdCodec(level=1), Crc32cCodec()] if compress else [Crc32cCodec()],
-        filters=None if not text else "auto",
-        fill_value="" if text else (np.nan if dtype.kind == "f" else 0),
-        config={"write_empty_chunks": True},
-        zarr_format=3,
-        overwrite=True,
+    if path.exists():
+        shutil.rmtree(path)
+    document = documents.of_array(
+        shape, (inner or rows, *wide), (rows, *wide) if inner else None, dtype, compress=compress, text=text
     )
+    chunks.put(path / "zarr.json", document)
 
 
 @lru_cache(maxsize=4096)

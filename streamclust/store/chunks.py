@@ -91,12 +91,19 @@ def write(file: Path, block: NDArray[Any], array: Plain) -> None:
     else:
         rows[: len(block)] = block
     data = rows.reshape(-1).view(np.uint8)
+    if array.inner:
+        put(file, _with_checksums(data.reshape(padded // step, -1)).data, _index(array, padded // step).data)
+    else:
+        put(file, data.data, _checksum(data))
+
+
+def put(file: Path, *parts: bytes | memoryview) -> None:
+    """A file of these parts, and the folders to it; it appears at once or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f"{file.name}.{secrets.token_hex(4)}.partial")
     try:
         with temporary.open("xb") as out:
-            out.write(_with_checksums(data.reshape(padded // step, -1)).data if array.inner else data.data)
-            out.write(_index(array, padded // step).data if array.inner else _checksum(data))
+            out.writelines(parts)
         os.replace(temporary, file)  # noqa: PTH105 - watched by name where crashes are tried
     except BaseException:
         temporary.unlink(missing_ok=True)

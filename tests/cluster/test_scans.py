@@ -26,7 +26,7 @@ def table(n, m, seed):
 
 @given(**shapes, count=st.integers(1, 60))
 def test_the_smallest_of_each_row_and_the_first_of_equal_ones(n, m, seed, count):
-    squares, count = table(n, m, seed), min(count, m)
+    squares, count = table(n, m, seed) - np.float32(seed % 2), min(count, m)
     values, columns = np.empty((n, count), np.float32), np.empty((n, count), np.int32)
     scans.smallest(squares, values, columns)
     order = np.argsort(squares, axis=1, kind="stable")[:, :count]

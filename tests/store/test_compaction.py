@@ -309,7 +309,7 @@ def test_a_copy_of_a_forgotten_row_in_another_batch_of_the_pack_is_no_trace(copi
 
 
 @pytest.mark.parametrize("how", ["flip", "cut", "delete"])
-@pytest.mark.parametrize("count", [3, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [3, pytest.param(40, marks=pytest.mark.long)])
 def test_damage_in_a_pack_is_named_by_batch_and_rows(copied, how, count):
     store, rng = open_store(copied), random.Random(how)
     compact(store, Serial())

@@ -74,7 +74,7 @@ def rows_of(entry, array, file):
 
 
 @pytest.mark.parametrize("how", ["flip", "cut", "delete"])
-@pytest.mark.parametrize("share", [0.1, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("share", [0.1, pytest.param(1, marks=pytest.mark.long)])
 def test_every_kind_of_file_is_named_with_its_rows(copied, how, share):
     store, rng = open_store(copied), random.Random(how)
     files = files_of(copied)
