@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import shutil
 import signal
+from functools import cache
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from streamclust.blocks import Serial
 from streamclust.errors import ConflictError
 from streamclust.store import arrays
+from streamclust.store.compaction import compact
 from streamclust.store.retention import withdraw
 from streamclust.store.store import open_store
 from streamclust.store.verify import verify
@@ -31,13 +33,19 @@ POINTS = {
     ],
     "forget a day": [("rename", share, when) for share in (0.1, 0.5, 0.9) for when in ("before", "after")],
 }
+PACKED = {  # fewer of them where what is erased lies in packs
+    "withdraw": [("link", 0.0, "after")],
+    "forget": [("link", 0.0, "after"), ("replace", 0.2, "before"), ("replace", 0.7, "after"), ("link", 1.0, "before")],
+    "forget a day": [("rename", 0.5, "before"), ("rename", 0.9, "after")],
+}
 QUICK = {
-    ("withdraw", "link", 0.0, "after"),
-    ("forget a day", "rename", 0.5, "after"),
+    ("plain", "withdraw", "link", 0.0, "after"),
+    ("plain", "forget a day", "rename", 0.5, "after"),
 }
 CASES = [
-    pytest.param(what, *point, marks=() if (what, *point) in QUICK else pytest.mark.slow)
-    for what, points in POINTS.items()
+    pytest.param(home, what, *point, marks=() if (home, what, *point) in QUICK else pytest.mark.slow)
+    for home, of in (("plain", POINTS), ("packed", PACKED))
+    for what, points in of.items()
     for point in points
 ]
 
@@ -59,16 +67,28 @@ def doomed(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(made, doomed, tmp_path_factory):
+def homes(made, tmp_path_factory):
+    """A store with objects of its own, and one that was compacted."""
+    packed = tmp_path_factory.mktemp("packed") / "s"
+    shutil.copytree(made, packed)
+    with no_fsync():
+        assert compact(open_store(packed), Serial()).packs
+    return {"plain": made, "packed": packed}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(homes, doomed, tmp_path_factory):
     """What each of them ends as, and how often it makes each call."""
-    found = {}
-    for what in POINTS:
+
+    @cache
+    def ends(home, what):
         store = tmp_path_factory.mktemp("ends") / "s"
-        shutil.copytree(made, store)
+        shutil.copytree(homes[home], store)
         code, said = doomed(store, what)
         assert code == 0
-        found[what] = state(store), json.loads(said.read_text())
-    return found
+        return state(store), json.loads(said.read_text())
+
+    return ends
 
 
 def state(path):
@@ -82,27 +102,28 @@ def state(path):
     return found, [batch.id for batch in store.batches]
 
 
-@pytest.mark.parametrize(("what", "call", "share", "when"), CASES)
-def test_killed_and_asked_again(copied, uninterrupted, doomed, what, call, share, when):
-    wanted, counts = uninterrupted[what]
-    count = 1 + round(share * (counts[call] - 1))
-    code, _ = doomed(copied, what, call, count, when)
+@pytest.mark.parametrize(("home", "what", "call", "share", "when"), CASES)
+def test_killed_and_asked_again(homes, uninterrupted, doomed, tmp_path, home, what, call, share, when):
+    wanted, counts = uninterrupted(home, what)
+    store = tmp_path / "s"
+    shutil.copytree(homes[home], store)
+    code, _ = doomed(store, what, call, 1 + round(share * (counts[call] - 1)), when)
     assert code == -signal.SIGKILL
-    opened = open_store(copied)
+    opened = open_store(store)
     for k in range(opened.snapshot.number + 1):
-        assert open_store(copied, k).snapshot.number == k
-    assert verify(copied, Serial()).damage == ()
+        assert open_store(store, k).snapshot.number == k
+    assert verify(store, Serial()).damage == ()
     with no_fsync():
-        work(copied, what)
-        assert state(copied) == wanted
-        assert verify(copied, Serial()).damage == ()
-        open_store(copied).sweep()
-        assert_tidy(open_store(copied))
-    assert not (copied / "forgetting").exists()
+        work(store, what)
+        assert state(store) == wanted
+        assert verify(store, Serial()).damage == ()
+        open_store(store).sweep()
+        assert_tidy(open_store(store))
+    assert not (store / "forgetting").exists()
 
 
 def test_while_rows_are_being_forgotten_nobody_writes_and_all_can_read(copied, uninterrupted, doomed):
-    counts = uninterrupted["forget"][1]
+    wanted, counts = uninterrupted("plain", "forget")
     doomed(copied, "forget", "replace", counts["replace"] // 2, "before")
     store = open_store(copied)
     with pytest.raises(ConflictError, match="forget STORE --resume"):
@@ -111,6 +132,6 @@ def test_while_rows_are_being_forgotten_nobody_writes_and_all_can_read(copied, u
         assert np.isfinite(store.read(batch.name, "descriptors/a")).any()
     with no_fsync():
         work(copied, "resume")
-    assert state(copied) == uninterrupted["forget"][0]
+    assert state(copied) == wanted
     with no_fsync():
         withdraw(open_store(copied), "2026-01-02", "goes on")

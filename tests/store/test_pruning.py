@@ -19,6 +19,7 @@ from streamclust.blocks import Serial
 from streamclust.cli import app
 from streamclust.errors import DamageError, InputError
 from streamclust.store import arrays, floor
+from streamclust.store.compaction import compact
 from streamclust.store.forgetting import forget
 from streamclust.store.history import history, rollback
 from streamclust.store.pruning import prune
@@ -164,8 +165,8 @@ def test_the_command(copied):
     assert json.loads(done.stdout)["snapshots"] == 1
 
 
-@pytest.fixture(scope="module")
-def doomed(made, tmp_path_factory):
+@pytest.fixture(scope="module", params=["plain", pytest.param("packed", marks=pytest.mark.slow)])
+def doomed(request, made, tmp_path_factory):
     """Runs a prune in a process of its own; returns its exit code and, once, how often it makes each call."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.store.doomed"])
@@ -181,6 +182,8 @@ def doomed(made, tmp_path_factory):
     shutil.copytree(made, whole)
     with no_fsync():
         rollback(open_store(whole), 2)
+        if request.param == "packed":
+            assert compact(open_store(whole), Serial()).packs
     start = tmp_path_factory.mktemp("start") / "s"
     shutil.copytree(whole, start)
     assert run(whole) == 0
