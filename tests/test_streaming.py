@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from functools import cache
 
 import dask
 import dask.array as da
@@ -180,12 +181,18 @@ METHODS = ("transform", "predict", "predict_proba", "score_samples")
 SCORES = ("score", "bic", "aic")
 
 
+@cache
+def fitted(model):
+    """The same fitted on one array."""
+    return clone(model).fit(SINGLE)
+
+
 @few
 @seeds
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
 @pytest.mark.parametrize("scheduler", [pytest.param("synchronous", marks=pytest.mark.slow), "threads"])
 def test_a_dask_array_in_any_chunks_gives_what_an_array_gives(model, scheduler, seed):
-    lazy, whole = chunked(SINGLE, seed), clone(model).fit(SINGLE)
+    lazy, whole = chunked(SINGLE, seed), fitted(model)
     with dask.config.set(scheduler=scheduler):
         found, again = clone(model).fit(lazy), clone(model).fit(lazy)
         for method in filter(found.__class__.__dict__.__contains__, METHODS):
@@ -208,7 +215,7 @@ def test_a_dask_array_in_any_chunks_gives_what_an_array_gives(model, scheduler, 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
 def test_an_array_of_several_blocks_gives_what_one_block_gives(model, monkeypatch):
-    whole = clone(model).fit(SINGLE)
+    whole = fitted(model)
     monkeypatch.setattr("streamclust.streaming.rows._MOST_ROWS", 128)
     found = clone(model).fit(SINGLE)
     for name, value in learned(found).items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -142,11 +141,6 @@ def cluster_colours(labels: Sequence[int]) -> list[str]:
         if _luminance(colour) > 0.2 and all(np.abs(_rgb(colour) - _rgb(other)).sum() > 60 for other in palette):
             palette.append(colour)
     return [NOISE_COLOUR if label < 0 else palette[label % len(palette)] for label in labels]
-
-
-def save_png(image: Image.Image, path: Path | str) -> None:
-    """Write ``image`` as a PNG that carries no time stamp, so that the same data give the same bytes."""
-    image.save(Path(path), format="PNG", optimize=False, compress_level=6)
 
 
 def _checked(grid: NDArray[Any], ndim: int) -> NDArray[Any]:

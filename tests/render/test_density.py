@@ -57,7 +57,7 @@ def test_every_row_shows_and_empty_places_stay_dark(seed, cells, n):
 def test_same_grid_same_bytes_and_no_time_stamp(tmp_path):
     grid = count_grid(blobs()[0], 300, (-90, 90, -90, 90))
     for name in ("a.png", "b.png"):
-        density.save_png(density.density_image(grid, EXTENT, "t", size=SIZE), tmp_path / name)
+        density.density_image(grid, EXTENT, "t", size=SIZE).save(tmp_path / name, format="PNG")
     content = (tmp_path / "a.png").read_bytes()
     assert content == (tmp_path / "b.png").read_bytes()
     assert not any(chunk in content for chunk in (b"tIME", b"tEXt", b"iTXt"))

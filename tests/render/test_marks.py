@@ -17,8 +17,8 @@ def points(seed, height, width, share):
 sizes = {"seed": st.integers(0, 2**32 - 1), "height": st.integers(30, 90), "width": st.integers(30, 90)}
 
 
-@settings(max_examples=30)
-@given(**sizes, share=st.floats(1e-4, 0.3), px=st.integers(1, 6), layers=st.integers(0, 3))
+@settings(max_examples=20)
+@given(**sizes, share=st.floats(1e-4, 0.3), px=st.sampled_from([1, 3]), layers=st.integers(0, 3))
 def test_discs_are_those_of_datashader(seed, height, width, share, px, layers):
     import datashader.transfer_functions as tf
     import xarray as xr
