@@ -189,8 +189,9 @@ def test_a_table_that_is_no_truth_is_refused(tmp_path, text):
         read_truth(tmp_path / "truth.csv")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(
+    "seed", [pytest.param(seed, marks=pytest.mark.long if seed else pytest.mark.slow) for seed in range(3)]
+)
 def test_the_whole_program_understands_what_was_drawn(tmp_path, seed):
     found = {(a.question, a.measure): a.value for a in tour(tmp_path, 3000, seed, Settings(), Silent()).agreement}
     assert found["colour", "ARI"] > 0.85
