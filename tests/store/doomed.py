@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import multiprocessing
 from pathlib import Path
 
 from streamclust.store.forgetting import forget, resume
@@ -28,7 +29,17 @@ def work(store: Path, what: str) -> None:
         resume(opened)
 
 
-def die(store: Path, what: str, call: str, count: int, when: str, said: Path) -> None:
+def run(store: Path, what: str, said: Path, call: str = "none", count: int = -1, when: str = "before") -> int | None:
+    """``die`` in a process of its own, forked from one that has imported everything; returns its exit code."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    process = context.Process(target=die, args=(store, what, said, call, count, when))
+    process.start()
+    process.join(120)
+    return process.exitcode
+
+
+def die(store: Path, what: str, said: Path, call: str, count: int, when: str) -> None:
     """Do it until that call; ``said`` gets how often each call was made, if nobody is killed."""
     counts = dict.fromkeys(CALLS, 0)
     _die_at(call, count, when, counts)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import shutil
 import signal
 from functools import cache
@@ -19,7 +18,7 @@ from streamclust.store.retention import withdraw
 from streamclust.store.store import open_store
 from streamclust.store.verify import verify
 from tests.faults import assert_tidy, no_fsync
-from tests.store.doomed import die, work
+from tests.store.doomed import run, work
 
 POINTS = {
     "withdraw": [("link", 0.0, "before"), ("link", 0.0, "after"), ("replace", 0.0, "after")],
@@ -51,22 +50,6 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def doomed(tmp_path_factory):
-    """Runs ``die`` in a process of its own, forked from one that has imported everything; returns its exit code."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.store.doomed"])
-    said = tmp_path_factory.mktemp("said") / "counts.json"
-
-    def run(store, what, call="none", count=-1, when="before"):
-        process = context.Process(target=die, args=(store, what, call, count, when, said))
-        process.start()
-        process.join(120)
-        return process.exitcode, said
-
-    return run
-
-
-@pytest.fixture(scope="module")
 def homes(made, tmp_path_factory):
     """A store with objects of its own, and one that was compacted."""
     packed = tmp_path_factory.mktemp("packed") / "s"
@@ -77,15 +60,15 @@ def homes(made, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(homes, doomed, tmp_path_factory):
+def uninterrupted(homes, tmp_path_factory):
     """What each of them ends as, and how often it makes each call."""
 
     @cache
     def ends(home, what):
-        store = tmp_path_factory.mktemp("ends") / "s"
+        folder = tmp_path_factory.mktemp("ends")
+        store, said = folder / "s", folder / "counts.json"
         shutil.copytree(homes[home], store)
-        code, said = doomed(store, what)
-        assert code == 0
+        assert run(store, what, said) == 0
         return state(store), json.loads(said.read_text())
 
     return ends
@@ -103,12 +86,12 @@ def state(path):
 
 
 @pytest.mark.parametrize(("home", "what", "call", "share", "when"), CASES)
-def test_killed_and_asked_again(homes, uninterrupted, doomed, tmp_path, home, what, call, share, when):
+def test_killed_and_asked_again(homes, uninterrupted, tmp_path, home, what, call, share, when):
     wanted, counts = uninterrupted(home, what)
     store = tmp_path / "s"
     shutil.copytree(homes[home], store)
-    code, _ = doomed(store, what, call, 1 + round(share * (counts[call] - 1)), when)
-    assert code == -signal.SIGKILL
+    count = 1 + round(share * (counts[call] - 1))
+    assert run(store, what, tmp_path / "counts.json", call, count, when) == -signal.SIGKILL
     opened = open_store(store)
     for k in range(opened.snapshot.number + 1):
         assert open_store(store, k).snapshot.number == k
@@ -122,9 +105,9 @@ def test_killed_and_asked_again(homes, uninterrupted, doomed, tmp_path, home, wh
     assert not (store / "forgetting").exists()
 
 
-def test_while_rows_are_being_forgotten_nobody_writes_and_all_can_read(copied, uninterrupted, doomed):
+def test_while_rows_are_being_forgotten_nobody_writes_and_all_can_read(copied, uninterrupted, tmp_path):
     wanted, counts = uninterrupted("plain", "forget")
-    doomed(copied, "forget", "replace", counts["replace"] // 2, "before")
+    run(copied, "forget", tmp_path / "counts.json", "replace", counts["replace"] // 2)
     store = open_store(copied)
     with pytest.raises(ConflictError, match="forget STORE --resume"):
         store.draft("models/x", "model", "x")

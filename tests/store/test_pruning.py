@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import re
 import shutil
 import signal
@@ -28,7 +27,7 @@ from streamclust.store.store import create, open_store
 from streamclust.store.verify import verify
 from tests.faults import contents, no_fsync
 from tests.store.conftest import DAYS, ROWS
-from tests.store.doomed import die, work
+from tests.store.doomed import run, work
 from tests.store.test_forgetting import holding, needles
 from tests.store.test_history import OPERATIONS, apply
 
@@ -167,17 +166,7 @@ def test_the_command(copied):
 
 @pytest.fixture(scope="module", params=["plain", pytest.param("packed", marks=pytest.mark.slow)])
 def doomed(request, made, tmp_path_factory):
-    """Runs a prune in a process of its own; returns its exit code and, once, how often it makes each call."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.store.doomed"])
-    said = tmp_path_factory.mktemp("said") / "counts.json"
-
-    def run(store, call="none", count=-1, when="before"):
-        process = context.Process(target=die, args=(store, "prune", call, count, when, said))
-        process.start()
-        process.join(120)
-        return process.exitcode
-
+    """A store to prune, what it reads as once pruned, and how often a prune makes each call."""
     whole = tmp_path_factory.mktemp("whole") / "s"
     shutil.copytree(made, whole)
     with no_fsync():
@@ -186,16 +175,18 @@ def doomed(request, made, tmp_path_factory):
             assert compact(open_store(whole), Serial()).packs
     start = tmp_path_factory.mktemp("start") / "s"
     shutil.copytree(whole, start)
-    assert run(whole) == 0
-    return run, start, reads(whole), json.loads(said.read_text())
+    said = tmp_path_factory.mktemp("said") / "counts.json"
+    assert run(whole, "prune", said) == 0
+    return start, reads(whole), json.loads(said.read_text())
 
 
 @pytest.mark.parametrize(("call", "share", "when"), POINTS)
 def test_killed_and_asked_again(doomed, tmp_path, call, share, when):
-    run, start, wanted, counts = doomed
+    start, wanted, counts = doomed
     store = tmp_path / "s"
     shutil.copytree(start, store)
-    assert run(store, call, 1 + round(share * (counts[call] - 1)), when) == -signal.SIGKILL
+    count = 1 + round(share * (counts[call] - 1))
+    assert run(store, "prune", tmp_path / "counts.json", call, count, when) == -signal.SIGKILL
     assert reads(store) == wanted
     assert all(open_store(store, k).snapshot.number == k for k in kept(store))
     assert verify(store, Serial()).damage == ()
