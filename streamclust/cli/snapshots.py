@@ -10,7 +10,6 @@ import typer
 from streamclust.cli.options import (
     AsJson,
     Config,
-    Memory,
     Quiet,
     Scheduler,
     StoreArg,
@@ -34,7 +33,6 @@ def verify(
     repair: Annotated[
         bool, typer.Option("--repair", help="Sweep orphans, make again what is derived; what came in stays as it is.")
     ] = False,
-    memory: Memory = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
     config: Config = None,
@@ -42,7 +40,7 @@ def verify(
     quiet: Quiet = False,
 ) -> None:
     """Read everything in every snapshot and name what is damaged, with its rows; exit 3 if anything is."""
-    flags = {"memory": memory, "workers": workers, "scheduler": scheduler}
+    flags = {"workers": workers, "scheduler": scheduler}
     with session(as_json, quiet) as show:
         from streamclust.errors import InputError
         from streamclust.pipeline import verify as look_through
@@ -102,7 +100,6 @@ def rollback(
 @app.command()
 def compact(
     store: StoreArg,
-    memory: Memory = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
     config: Config = None,
@@ -110,7 +107,7 @@ def compact(
     quiet: Quiet = False,
 ) -> None:
     """Merge what is stored of many small batches into few large files, as a new snapshot; nothing else changes."""
-    flags = {"memory": memory, "workers": workers, "scheduler": scheduler}
+    flags = {"workers": workers, "scheduler": scheduler}
     with session(as_json, quiet) as show:
         from streamclust.pipeline import compact as merge
 
