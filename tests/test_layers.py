@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,3 +81,11 @@ def test_no_public_name_is_hidden_by_a_module_of_the_same_name():
     for name in streamclust.__all__:
         assert getattr(streamclust, name) is getattr(streamclust, name)
         assert type(getattr(streamclust, name)).__name__ != "module"
+
+
+def test_every_process_loads_only_what_it_needs():
+    """These take half a second and more each; workers, readers and commands that do without start without."""
+    heavy = {"dask", "distributed", "datashader", "matplotlib", "numba", "pandas", "scipy", "sklearn"}
+    code = f"import streamclust.pipeline, sys; print(sorted({heavy} & set(sys.modules)))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert loaded.strip() == "[]"

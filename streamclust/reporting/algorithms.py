@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from scipy.stats import rankdata
 
 from streamclust.job import Job
 from streamclust.render import plots
@@ -55,6 +54,8 @@ def describe_algorithms(job: Job, kmeans: Algorithm, clustering: str) -> tuple[A
 
 def ranked(algorithms: Sequence[Algorithm]) -> tuple[Algorithm, ...]:
     """Best first, by the mean of their ranks in whatever is known of all of them; of equal ones the first given."""
+    from scipy.stats import rankdata
+
     marks = [
         [_less(a.calinski_harabasz), a.davies_bouldin, _less(a.stability and a.stability[0]), a.seconds]
         for a in algorithms
