@@ -11,6 +11,9 @@ from typing import Protocol, Self
 
 import psutil
 
+_SHARE = 20
+_CHANGED = 0.02
+
 
 @dataclass(frozen=True)
 class StageRecord:
@@ -93,23 +96,34 @@ class PeakMemory:
 
     def _watch(self) -> None:
         while True:
-            self.peak = max(self.peak, tree_memory(above=self.peak))
+            self.peak = max(self.peak, _TREE.bytes())
             if self._stop.wait(self._every):
                 return
 
 
-def tree_memory(above: int = 0) -> int:
-    """Bytes that this process and its children hold now, shared pages counted once over all.
+class TreeMemory:
+    """Bytes that this process and its children hold, pages that they share counted once over all.
 
-    Only where there are children, and more than ``above`` is resident, is it asked who shares what: the kernel walks
-    all pages for that.
+    Only where there are children is it asked who shares what, since the kernel walks all pages for that; and again when
+    what is resident has changed, or so long after that asking takes a twentieth of the time.
     """
-    me = psutil.Process()
-    tree = [me, *me.children(recursive=True)]
-    resident = sum(_of(process, lambda each: each.memory_info().rss) for process in tree)
-    if len(tree) == 1 or resident <= above:
-        return resident
-    return sum(_of(process, _proportional) for process in tree)
+
+    def __init__(self) -> None:
+        self._resident = self._held = 0
+        self._until = 0.0
+
+    def bytes(self) -> int:
+        """What they hold now."""
+        me = psutil.Process()
+        tree = [me, *me.children(recursive=True)]
+        resident = sum(_of(process, lambda each: each.memory_info().rss) for process in tree)
+        if len(tree) == 1:
+            return resident
+        begin = time.perf_counter()
+        if abs(resident - self._resident) > _CHANGED * self._resident or begin > self._until:
+            self._resident, self._held = resident, sum(_of(process, _proportional) for process in tree)
+            self._until = begin + _SHARE * (time.perf_counter() - begin)
+        return self._held
 
 
 def _proportional(process: psutil.Process) -> int:
@@ -122,6 +136,9 @@ def _of(process: psutil.Process, measure: Callable[[psutil.Process], int]) -> in
         return measure(process)
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return 0
+
+
+_TREE = TreeMemory()  # one for all stages: there is one tree of processes
 
 
 def _moved() -> tuple[int, int]:

@@ -1,0 +1,76 @@
+"""What a stage is said to have held is what the whole tree of processes held, asked for at little cost."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from streamclust import journal
+from streamclust.journal import Journal, PeakMemory, TreeMemory
+
+MB = 2**20
+CHILD = "held = bytearray(b'x') * (200 * 2**20); print('ready', flush=True); input()"
+FORKED = """
+import os, sys
+from streamclust.journal import TreeMemory
+held = bytearray(b'x') * (200 * 2**20)
+alone = TreeMemory().bytes()
+read, write = os.pipe()
+if not (child := os.fork()):
+    os.read(read, 1)
+    os._exit(0)
+both = TreeMemory().bytes()
+os.write(write, b'.')
+os.waitpid(child, 0)
+print(alone, both)
+"""
+
+
+def test_a_child_s_memory_counts_while_it_lives():
+    tree = TreeMemory()
+    before = tree.bytes()
+    with subprocess.Popen([sys.executable, "-c", CHILD], stdin=-1, stdout=-1, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        assert tree.bytes() > before + 150 * MB
+        child.communicate("\n")
+    assert tree.bytes() < before + 100 * MB
+
+
+def test_pages_that_are_shared_count_once():
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, check=True)
+    alone, both = map(int, done.stdout.split())
+    assert alone > 200 * MB
+    assert abs(both - alone) < 50 * MB
+
+
+def test_asking_takes_little_of_the_time(monkeypatch):
+    asked = []
+
+    def slow(process):
+        asked.append(process.pid)
+        time.sleep(0.1)
+        return 1
+
+    monkeypatch.setattr(journal, "_proportional", slow)
+    monkeypatch.setattr(journal, "_TREE", TreeMemory())
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1), PeakMemory(0.001):
+        time.sleep(2)
+    assert 1 < len(set(asked)) <= len(asked) < 10
+
+
+def test_what_was_allocated_and_freed_is_the_peak():
+    kept = Journal()
+    with pytest.raises(ZeroDivisionError), kept.stage("one", 3):
+        raise ZeroDivisionError
+    assert kept.stages == []
+    with PeakMemory(0.01) as memory:
+        before = memory.peak
+        held = bytearray(b"x") * (200 * MB)
+        time.sleep(0.3)
+        del held
+        time.sleep(0.1)
+    assert memory.peak > before + 150 * MB
