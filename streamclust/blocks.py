@@ -27,6 +27,11 @@ RUN = 8
 class Executor(Protocol):
     """What runs a plan. ``args`` are given to every task as they are and should be small."""
 
+    @property
+    def threads(self) -> int:
+        """How many a task may keep busy that runs alone: 1 on a cluster, where nobody knows what runs beside it."""
+        ...
+
     def map(self, task: Callable[..., S], addresses: Sequence[A], *args: Any) -> list[S]:
         """``task(address, *args)`` for each address alone, in the order of the addresses."""
         ...
@@ -71,6 +76,8 @@ def tree(states: Sequence[Any], join: Callable[[Any, Any], Any]) -> Any:
 class Serial:
     """The reference: everything in this thread, in order."""
 
+    threads = 1
+
     def map(self, task: Callable[..., S], addresses: Sequence[A], *args: Any) -> list[S]:
         with one_blas_thread():
             return [task(address, *args) for address in addresses]
@@ -96,6 +103,10 @@ class Dask:
         self.workers = workers or len(os.sched_getaffinity(0))
         self.remote = client if client is None or isinstance(client, Remote) else Remote(client)
         self.progress = progress
+
+    @property
+    def threads(self) -> int:
+        return self.workers if self.remote is None else 1
 
     def map(self, task: Callable[..., S], addresses: Sequence[A], *args: Any) -> list[S]:
         from dask import delayed

@@ -30,7 +30,7 @@ SMALL: dict[str, Any] = {
     "cluster.k_max": 4,
     "cluster.fine_k": 12,
     "cluster.seeds": 1,
-    "cluster.restarts": 2,
+    "cluster.restarts": 1,
     "cluster.passes": 4,
     "cluster.halves": 0,
     "outliers.subsamples": 3,

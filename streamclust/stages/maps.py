@@ -18,6 +18,8 @@ from streamclust.store.store import Store
 PLACES = {"x": np.float32, "y": np.float32}
 LEADING = 100  # components that neighbours are looked for in: more change next to no neighbour, and each costs time
 
+Sample = tuple[NDArray[np.int64], NDArray[np.float32]]  # ids (m,) and leading components (m, q)
+
 
 @dataclass(frozen=True)
 class SampleMap:
@@ -29,10 +31,7 @@ class SampleMap:
 
 
 def maps(job: Job, projections: Sequence[str]) -> list[str]:
-    """A map model and places of every row for each projection; returns the models' names.
-
-    The fits of all descriptors run side by side, since one t-SNE keeps one core busy.
-    """
+    """A map model and places of every row for each projection; returns the models' names."""
     store, settings = job.store, job.settings
     wanted = {
         name: fingerprint(
@@ -46,14 +45,24 @@ def maps(job: Job, projections: Sequence[str]) -> list[str]:
     if missing:
         samples = [_sample(store, name, settings.map.rows, settings.seed) for name in missing]
         with job.journal.stage("map: fit t-SNE", sum(len(ids) for ids, _ in samples)):
-            fitted = job.executor.map(fit_sample, samples, settings.seed, settings.map.perplexity)
+            fitted = _fit(job, samples)
         for name, found in zip(missing, fitted, strict=True):
             with job.journal.stage(f"{of[name]}: place on the map", store.snapshot.entries[name].attributes["rows"]):
                 known[name] = _publish(job, name, of[name], found, wanted[name])
     return [str(known[name]) for name in projections]
 
 
-def _sample(store: Store, projection: str, rows: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def _fit(job: Job, samples: Sequence[Sample]) -> list[SampleMap]:
+    """All of them side by side, a thread for each; the last ones, fewer than threads, share all."""
+    threads = job.executor.threads
+    full = len(samples) - len(samples) % threads
+    fitted = list[SampleMap]()
+    for part, n_jobs in ((samples[:full], 1), (samples[full:], threads // max(1, len(samples) - full))):
+        fitted += job.executor.map(fit_sample, part, job.settings.seed, job.settings.map.perplexity, n_jobs)
+    return fitted
+
+
+def _sample(store: Store, projection: str, rows: int, seed: int) -> Sample:
     sample = load_sample(store, projection)
     Z = sample.Z[:, :LEADING]
     if len(sample.ids) <= rows:
@@ -62,10 +71,10 @@ def _sample(store: Store, projection: str, rows: int, seed: int) -> tuple[NDArra
     return sample.ids[kept], Z[kept]
 
 
-def fit_sample(sample: tuple[NDArray[np.int64], NDArray[np.float32]], seed: int, perplexity: float) -> SampleMap:
+def fit_sample(sample: Sample, seed: int, perplexity: float, n_jobs: int) -> SampleMap:
     """t-SNE of one sample."""
     ids, Z = sample
-    return SampleMap(ids, Z, fit_map(Z, seed, perplexity=perplexity))
+    return SampleMap(ids, Z, fit_map(Z, seed, perplexity, n_jobs))
 
 
 def _publish(job: Job, projection: str, descriptor: str, found: SampleMap, wanted: str) -> str:
