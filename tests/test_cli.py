@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from streamclust import __version__
 from streamclust.cli import app
+from streamclust.remote import connecting
 from streamclust.store import arrays
 from streamclust.store.store import open_store
 from tests.cases import clustered, matrices, metadata, small_toml, write_case
@@ -38,6 +39,7 @@ COMMANDS = [
     "verify",
 ]
 STAGES = ["fit", "predict", "outliers", "map", "render", "report"]
+DRAWING = ["render", "report"]
 
 
 def invoke(*args):
@@ -81,7 +83,7 @@ def test_run_quiet_and_json(made):
     assert len(list((folder / "s" / "report" / "sheets").iterdir())) == sum(facts["clusters"].values())
 
 
-@pytest.mark.parametrize("name", [pytest.param(s, marks=pytest.mark.slow if s == "render" else ()) for s in STAGES])
+@pytest.mark.parametrize("name", [pytest.param(s, marks=pytest.mark.slow if s in DRAWING else ()) for s in STAGES])
 def test_stages_again_are_one_json_object(made, name):
     folder, _, toml, _, _ = made
     number = open_store(folder / "s").snapshot.number
@@ -230,7 +232,8 @@ FLAGS = {
 
 
 @pytest.mark.parametrize("flags", FLAGS, ids=" ".join)
-def test_bad_flags(store, made, tmp_path, flags):
+def test_bad_flags(store, made, tmp_path, monkeypatch, flags):
+    monkeypatch.setattr(connecting, "CONNECT", "1s")
     done = invoke("run", store, made[1], *flags, "--quiet")
     assert FLAGS[flags] in refused(store, done)
     if flags not in {

@@ -193,7 +193,7 @@ def test_agreement_is_not_fooled_by_a_rare_verdict():
         agree.agreement(truth, truth[:5])
 
 
-@pytest.mark.parametrize("name", ["osnet", "vdc", "vdc_mid"])
+@pytest.mark.parametrize("name", ["osnet", *(pytest.param(n, marks=pytest.mark.slow) for n in ("vdc", "vdc_mid"))])
 def test_optics_noise_of_real_vehicles_from_halves_is_that_of_all_rows(name):
     X = vehicles()[1][name]
     eps = float(np.quantile(NearestNeighbors(n_neighbors=10).fit(X).kneighbors(X)[0][:, -1], 0.9))

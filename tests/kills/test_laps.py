@@ -14,7 +14,7 @@ import pytest
 from tests.faults import ROOT
 
 # What is cheap is killed more often.
-QUICK = {"ingest": 10, "compact": 3}
+QUICK = {"ingest": 5, "compact": 2}
 LONG = [
     {"ingest": 120, "rollback": 40, "compact": 40},
     {"fit": 40, "score": 15, "predict": 30},
