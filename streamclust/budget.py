@@ -27,8 +27,9 @@ def plan_for(source: Path | str, settings: Settings, command: str = "run") -> Pl
     if command not in costs.COMMANDS:
         raise InputError(f"command {command!r}", "no such command is planned", f"one of {', '.join(costs.COMMANDS)}")
     if not (source / "log").is_dir():
-        shapes = shapes_of_case(open_case(source, path_encoding=settings.ingest.path_encoding))
-        return costs.within(shapes, settings, workers(settings), command)
+        reading = settings.ingest
+        case = open_case(source, path_encoding=reading.path_encoding, parts=reading.parts)
+        return costs.within(shapes_of_case(case), settings, workers(settings), command)
     if command in {"ingest", "daily"}:
         raise InputError(f"a plan of {command}", f"{source} is a store", "the case that is to come in")
     found = costs.within(shapes_of_store(open_store(source)), settings, workers(settings), command)

@@ -30,6 +30,7 @@ class IngestSettings(_Section):
 
     sample_rows: Annotated[int, Field(ge=100, le=1_000_000)] = 20_000
     path_encoding: str = "utf-8"
+    parts: dict[str, str] = {}  # patterns of the files that are one descriptor in parts, by its name
 
 
 class ReduceSettings(_Section):

@@ -21,6 +21,7 @@ from streamclust.errors import BudgetError, ConflictError, DamageError, InputErr
 from streamclust.ingest import ingest
 from streamclust.job import Job
 from streamclust.journal import Listener, Silent
+from streamclust.readers.arrays import matching_files
 from streamclust.readers.arrivals import READY, Arrival, arrivals
 from streamclust.readers.case import open_case
 from streamclust.reporting import collect, day, days
@@ -144,7 +145,9 @@ def _arrived(job: Job, arrival: Arrival, result: Daily, log: Log, on_alarm: str 
 
 def _take_in(job: Job, arrival: Arrival, result: Daily, log: Log, on_alarm: str | None) -> None:
     begin = time.monotonic()
-    case = open_case(arrival.path, path_encoding=job.settings.ingest.path_encoding)
+    reading, place = job.settings.ingest, arrival.path / "descriptors"
+    parts = {name: files for name, files in reading.parts.items() if matching_files(place, files)}  # a day may lack one
+    case = open_case(arrival.path, path_encoding=reading.path_encoding, parts=parts)
     pipeline.prepare_day(job, case)
     name = ingest(job, case)
     batch = next(b for b in job.store.every_batch if b.name == name)

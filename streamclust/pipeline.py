@@ -83,8 +83,14 @@ def ingest_case(
     """Bring a case in as a batch; returns the job to go on with, which the caller closes, and the batch's name."""
     settings = settings or Settings()
     pictures = pictures.absolute() if pictures else None  # workers may stand in another folder
-    encoding = settings.ingest.path_encoding
-    opened = open_case(Path(case).absolute(), pictures=pictures, columns=columns, path_encoding=encoding)
+    reading = settings.ingest
+    opened = open_case(
+        Path(case).absolute(),
+        pictures=pictures,
+        columns=columns,
+        path_encoding=reading.path_encoding,
+        parts=reading.parts,
+    )
     _check_k(opened, settings)
     plan = costs.within(shapes_of_case(opened), settings, workers(settings))
     job = _job(partial(create, Path(store)), settings, plan.workers, listener or Silent())

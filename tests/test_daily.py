@@ -133,8 +133,12 @@ def test_a_thin_day(place, n):
 def test_a_day_may_lack_a_descriptor_or_bring_a_new_one(place):
     store, drop = place
     shutil.rmtree(drop)
-    write_case(drop / "2026-02-01", {"b": fresh(50)["b"], "new": matrices(1, 50, {"new": 4})["new"]})
-    found = daily(store, drop, SETTINGS)
+    b, new = fresh(50)["b"], matrices(1, 50, {"new": 4})["new"]
+    case = write_case(drop / "2026-02-01", {"new": new})
+    for i, rows in enumerate(np.split(b, [20])):
+        np.save(case / "descriptors" / f"b-{i}.npy", rows)
+    found = daily(store, drop, small(daily__settle=0, ingest__parts={"a": "a-*.npy", "b": "b-*.npy"}))
+    np.testing.assert_array_equal(open_store(store)["b"][-50:].compute(), b)
     assert [alarm.kind for alarm in found.alarms] == ["descriptor missing"]
     new = open_store(store).labels().compute().query("batch == '2026-02-01'")
     assert new["b_kmeans"].notna().all()

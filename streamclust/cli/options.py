@@ -20,6 +20,10 @@ Pictures = Annotated[Path | None, typer.Option(help="Pictures, if not in the cas
 Columns = Annotated[
     str | None, typer.Option(help="Columns to use from the CSV, such as camera=CAM,time=TS.", metavar="NAME=COL,..")
 ]
+Parts = Annotated[
+    str | None,
+    typer.Option(help="Files that are one descriptor in parts, such as osnet=osnet-*.npy.", metavar="NAME=PATTERN,.."),
+]
 Encoding = Annotated[str | None, typer.Option("--path-encoding", help="Text encoding of images_paths.csv.")]
 Memory = Annotated[str | None, typer.Option(help="Budget of the whole job, such as 4GB.")]
 Workers = Annotated[int | None, typer.Option(help="Threads; by default one per core.")]
@@ -44,14 +48,14 @@ def settings(path: Path | None, flags: dict[str, Any]) -> Any:
     return load_settings(path, flags)
 
 
-def pairs(text: str | None) -> dict[str, str] | None:
-    """``NAME=COL,NAME=COL`` as a mapping."""
+def pairs(flag: str, text: str | None, example: str) -> dict[str, str] | None:
+    """``NAME=VALUE,NAME=VALUE`` as a mapping."""
     if text is None:
         return None
     found = [part.split("=", 1) for part in text.split(",")]
     if not all(len(pair) == 2 and all(pair) for pair in found):
-        raise InputError(f"--columns {text}", "not readable", "NAME=COLUMN,NAME=COLUMN, such as camera=cam_id")
-    return {name.strip(): column.strip() for name, column in found}
+        raise InputError(f"{flag} {text}", "not readable", f"NAME=VALUE,NAME=VALUE, such as {example}")
+    return {name.strip(): value.strip() for name, value in found}
 
 
 def answer(as_json: bool, facts: dict[str, Any], text: str) -> None:

@@ -16,6 +16,7 @@ from streamclust.cli.options import (
     Encoding,
     K,
     Memory,
+    Parts,
     Pictures,
     Quiet,
     Scheduler,
@@ -41,6 +42,7 @@ def run(
     batch: Batch = None,
     pictures: Pictures = None,
     columns: Columns = None,
+    parts: Parts = None,
     path_encoding: Encoding = None,
     k: K = None,
     group_by: Annotated[str | None, typer.Option(help="Metadata column to group the report by.")] = None,
@@ -53,18 +55,19 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """All of it: ingest, reduce, cluster, outliers, map, pictures and a report."""
-    flags = {"ingest.path_encoding": path_encoding, "cluster.k": k, "render.group_by": group_by, "seed": seed}
-    flags |= {"memory": memory, "workers": workers, "scheduler": scheduler}
+    flags: dict[str, Any] = {"ingest.path_encoding": path_encoding, "cluster.k": k, "render.group_by": group_by}
+    flags |= {"seed": seed, "memory": memory, "workers": workers, "scheduler": scheduler}
     with session(as_json, quiet) as show:
         from streamclust.pipeline import run as run_all
 
+        flags["ingest.parts"] = pairs("--parts", parts, "osnet=osnet-*.npy")
         result = run_all(
             store,
             case,
             settings(config, flags),
             batch=batch,
             pictures=pictures,
-            columns=pairs(columns),
+            columns=pairs("--columns", columns, "camera=cam_id"),
             listener=show,
         )
         answer(as_json, result.summary(), f"report: {result.report}")
@@ -77,6 +80,7 @@ def ingest(
     batch: Batch = None,
     pictures: Pictures = None,
     columns: Columns = None,
+    parts: Parts = None,
     path_encoding: Encoding = None,
     seed: Seed = None,
     memory: Memory = None,
@@ -87,18 +91,19 @@ def ingest(
     quiet: Quiet = False,
 ) -> None:
     """Bring a case in as a batch; the same rows again are a no-op."""
-    flags = {"ingest.path_encoding": path_encoding, "seed": seed}
+    flags: dict[str, Any] = {"ingest.path_encoding": path_encoding, "seed": seed}
     flags |= {"memory": memory, "workers": workers, "scheduler": scheduler}
     with session(as_json, quiet) as show:
         from streamclust.pipeline import ingest_case
 
+        flags["ingest.parts"] = pairs("--parts", parts, "osnet=osnet-*.npy")
         job, name = ingest_case(
             store,
             case,
             settings(config, flags),
             batch=batch,
             pictures=pictures,
-            columns=pairs(columns),
+            columns=pairs("--columns", columns, "camera=cam_id"),
             listener=show,
         )
         with job:

@@ -194,21 +194,16 @@ class _Joint:
         return labels, sqdist
 
 
-def _near(sqdist: Distances, norms: Float, half: Float, p: int) -> NDArray[np.bool_]:
-    """Whether a distance is so small beside its terms that rounding could reach 1 % of it."""
-    return np.asarray(sqdist < 100 * _rounding(norms, p) * (norms + 2 * half))
-
-
 def _rounding(like: Float, p: int) -> float:
     return float(np.finfo(like.dtype).eps * (4 + p**0.5))
 
 
 def _decide(tile: Float, centers: Float, norms: Float, scores: Float, half: Float, p: int) -> tuple[Labels, Distances]:
-    """The lowest score of each row, by direct differences where rounding could decide."""
+    """The lowest score of each row, by direct differences where rounding could reach 1 % of a distance."""
     labels = scores.argmin(axis=1).astype(np.int32)
     best = scores[np.arange(len(labels)), labels]
     sqdist = np.maximum(norms + 2 * best, 0).astype(np.float64)
-    doubtful = np.flatnonzero(_near(sqdist, norms, half[labels], p))
+    doubtful = np.flatnonzero(sqdist < 100 * _rounding(norms, p) * (norms + 2 * half[labels]))
     if len(doubtful):
         margin = 2 * (scores[doubtful] - best[doubtful, None])
         possible = margin <= _rounding(scores, p) * (norms[doubtful, None] + 2 * half)

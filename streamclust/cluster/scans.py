@@ -123,7 +123,7 @@ def lowest(
     norms, start :
         (t,), ``||z||^2`` of the tile's rows, and the first of them that has scores here.
     rounding :
-        what a squared distance loses beside its terms.
+        the share of its terms below which a squared distance is doubtful.
     both :
         whether the next one is wanted.
     labels, sqdist, doubtful :

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from streamclust.errors import InputError
@@ -52,18 +52,18 @@ def name_of(path: Path) -> str:
     return path.stem if path.suffix.lower() in _OPENERS else path.name
 
 
-def open_parts(folder: Path) -> Source:
-    """The files of a folder, in the natural order of their names (9 before 10), one below the other as one matrix.
+def open_parts(path: Path, files: Sequence[Path]) -> Source:
+    """Files one below the other as one matrix, which is called as ``path``.
 
-    Errors: InputError where the folder is empty, a part has several matrices or another width than the first.
+    Errors: InputError where there is no file, a part has several matrices or another width than the first.
     """
-    files = data_files(folder)
     if not files:
-        raise InputError(folder, "is empty", "a file for each part, such as part-0.npy")
+        found = "is empty" if path.is_dir() else "no file is there"
+        raise InputError(path, found, "a file for each part, such as part-0.npy")
     if len(files) > _MAX_PARTS:
-        raise InputError(folder, f"has {len(files):,} files", f"at most {_MAX_PARTS:,} parts", "join some of them")
+        raise InputError(path, f"has {len(files):,} files", f"at most {_MAX_PARTS:,} parts", "join some of them")
     with together():
-        return join(folder, [_part(path) for path in files])
+        return join(path, [_part(file) for file in files])
 
 
 def _part(path: Path) -> Source:
@@ -74,11 +74,25 @@ def _part(path: Path) -> Source:
 
 
 def data_files(folder: Path) -> list[Path]:
-    """What lies in a folder but hidden files and notes, in natural order."""
-    found = [p for p in folder.iterdir() if not p.name.startswith((".", "_")) and p.suffix.lower() not in _NOTES]
-    return sorted(found, key=_natural)
+    """What lies in a folder but hidden files and notes, in the natural order of their names (9 before 10)."""
+    return _in_order(folder, folder.iterdir())
 
 
-def _natural(path: Path) -> tuple[list[str | int], str]:
-    words = re.split(r"([0-9]+)", path.name)
-    return [int(word) if i % 2 else word for i, word in enumerate(words)], path.name
+def matching_files(folder: Path, pattern: str) -> list[Path]:
+    """What below a folder fits a pattern such as ``osnet-*.npy`` or ``*/osnet.npy``, in natural order.
+
+    Errors: InputError for a pattern that leads out of the folder.
+    """
+    if not pattern or Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+        raise InputError(f"parts {pattern!r}", "leads out of the case", f"a pattern below {folder}")
+    return _in_order(folder, folder.glob(pattern))
+
+
+def _in_order(folder: Path, paths: Iterable[Path]) -> list[Path]:
+    found = [p for p in paths if not p.name.startswith((".", "_")) and p.suffix.lower() not in _NOTES]
+    return sorted(found, key=lambda path: _natural(path.relative_to(folder).as_posix()))
+
+
+def _natural(name: str) -> tuple[list[str | int], str]:
+    words = re.split(r"([0-9]+)", name)
+    return [int(word) if i % 2 else word for i, word in enumerate(words)], name

@@ -99,6 +99,38 @@ def test_a_folder_of_parts_is_one_descriptor_in_natural_order(tmp_path: Path, si
     assert open_case(folder).descriptors["parts.v1"].fingerprint[0] == before[0]
 
 
+@pytest.mark.parametrize("pattern", ["type-*.npy", "2026/*/type.npy"])
+def test_files_that_fit_a_pattern_are_one_descriptor_in_natural_order(tmp_path: Path, pattern: str) -> None:
+    folder = make_case(tmp_path / "cars")
+    x = np.random.default_rng(0).normal(size=(N, 3)).astype(np.float32)
+    for number, rows in zip((2, 9, 10), np.split(x, [1, 3]), strict=True):
+        path = folder / "descriptors" / pattern.replace("*", str(number))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, rows)
+    case = open_case(folder, parts={"type": pattern})
+    assert list(case.descriptors) == ["colour", "osnet.v2", "type"]
+    np.testing.assert_array_equal(case.descriptors["type"].read(0, N), x)
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"a": "a-*.npy"}, "a-*.npy: no file is there; expected a file for each part"),
+        ({"a": "../*"}, "parts '../*': leads out of the case"),
+        ({"a": "/etc/*"}, "parts '/etc/*': leads out of the case"),
+        ({"a": ""}, "parts '': leads out of the case"),
+        ({"a": "*.npy", "b": "colour.*"}, "colour.npy: is a part of a and of b"),
+        ({"a b": "*.npy"}, "'a b' cannot be the name of a descriptor"),
+        ({"osnet.v2": "*.npy"}, "osnet.v2.pickle: and colour.npy are the same descriptor"),
+    ],
+)
+def test_patterns_that_cannot_be_used(tmp_path: Path, parts: dict[str, str], said: str) -> None:
+    folder = make_case(tmp_path / "cars")
+    with pytest.raises(InputError) as caught:
+        open_case(folder, parts=parts)
+    assert said in str(caught.value)
+
+
 def change(folder: Path, what: str) -> Path:
     """Spoil a good case in one way; the folder to open."""
     descriptors = folder / "descriptors"

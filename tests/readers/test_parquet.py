@@ -16,7 +16,7 @@ import pytest
 
 from streamclust.errors import InputError
 from streamclust.readers import foreign
-from streamclust.readers.arrays import open_descriptors, open_parts
+from streamclust.readers.arrays import data_files, open_descriptors, open_parts
 from streamclust.readers.foreign.helper import together
 from streamclust.readers.sources import addressable
 from tests.readers.opening import matrices, readable
@@ -136,7 +136,7 @@ def test_parts_are_read_by_one_process(tmp_path: Path, monkeypatch) -> None:
     started = []
     popen = subprocess.Popen
     monkeypatch.setattr(subprocess, "Popen", lambda *args, **more: started.append(popen(*args, **more)) or started[-1])
-    source = addressable(open_parts(tmp_path / "a"), tmp_path / "unpacked.npy")
+    source = addressable(open_parts(tmp_path / "a", data_files(tmp_path / "a")), tmp_path / "unpacked.npy")
     np.testing.assert_array_equal(source.read(0, 60), x)
     assert len(started) == 2
     assert all(process.poll() is not None for process in started)
@@ -148,7 +148,7 @@ def test_a_broken_part_fails_alone_and_by_its_name(tmp_path: Path) -> None:
     whole = paths[3].read_bytes()
     paths[3].write_bytes(b"PAR1" + bytes(len(whole) - 8) + b"PAR1")
     with pytest.raises(InputError, match=r"part-3\.parquet.*cannot be read") as caught:
-        open_parts(tmp_path / "a")
+        open_parts(tmp_path / "a", data_files(tmp_path / "a"))
     assert "\n" not in str(caught.value)
     with together():
         found = []
