@@ -8,14 +8,18 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from jobs.daily import main as job
 from streamclust import pipeline
+from streamclust.blocks import Serial
 from streamclust.daily import LOG, daily
 from streamclust.errors import ConflictError, InputError
 from streamclust.stages import watch as watching
+from streamclust.store.history import history, rollback
 from streamclust.store.store import Store, open_store
+from streamclust.store.verify import verify
 from tests.cases import matrices, small, small_toml, work, write_case
 
 DAYS = ("2026-01-02", "2026-01-03", "2026-01-04")
@@ -254,3 +258,21 @@ def test_the_job_says_what_it_did(place, capsys):
     assert "ALARM 2026-02-01/descriptor-missing-a" in capsys.readouterr().out
     assert job([str(store), str(drop / "none")]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("days", [0, 1])
+@pytest.mark.parametrize("steps", [0, 3])
+def test_after_a_rollback_the_days_come_in_again_as_before(place, days, steps):
+    """Rolled back to between two days, or into the middle of one."""
+    store, drop = place
+    daily(store, drop, SETTINGS)
+    table, opened = open_store(store).labels().compute(), open_store(store)
+    ingested = [change.number for change in history(opened) if change.operation.startswith("ingest 2026")]
+    rollback(opened, ingested[days] - 1 + steps)
+    assert ids(store) == ["base", *DAYS[: days + bool(steps)]]
+    found = daily(store, drop, SETTINGS)
+    assert [day.batch for day in found.taken] == list(DAYS[days:])
+    pd.testing.assert_frame_equal(open_store(store).labels().compute(), table)
+    assert verify(store, Serial()).damage == ()
+    assert daily(store, drop, SETTINGS).taken == []
