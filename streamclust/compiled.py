@@ -13,7 +13,7 @@ def compiled(function: F) -> F:
     """The same function over NumPy arrays, compiled when it is first called and then kept beside its source.
 
     It runs without the interpreter's lock, and takes its numbers for finite or infinite: never NaN. Where nothing can
-    be kept, as in a folder that is read only, every process compiles it anew.
+    be kept, as in a folder that is read only or on a full disk, every process compiles it anew.
     """
 
     @cache
@@ -28,6 +28,9 @@ def compiled(function: F) -> F:
 
     @wraps(function)
     def call(*arguments: Any) -> Any:
-        return fast()(*arguments)
+        try:
+            return fast()(*arguments)
+        except OSError:  # it is compiled, could not be kept, and has not run yet
+            return fast()(*arguments)
 
     return cast("F", call)

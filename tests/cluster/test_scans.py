@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamclust.cluster import scans
-from streamclust.compiled import compiled
 
 shapes = {"n": st.integers(1, 9), "m": st.integers(1, 200), "seed": st.integers(0, 2**32 - 1)}
 
@@ -93,23 +92,6 @@ def test_sums_over_what_lies_within_each_radius(n, m, seed, fractions):
         reach = np.where(inside, np.maximum(distance, least[q]), 0).sum(axis=1, dtype=np.float64)
         weights = np.where(inside, weight[q], 0).sum(axis=1, dtype=np.float64)
         assert np.allclose(sums[:, q], np.column_stack([reach, weights, inside.sum(axis=1)]), rtol=1e-12)
-
-
-def test_without_a_folder_to_keep_it_in_a_loop_is_compiled_all_the_same(monkeypatch):
-    import numba
-
-    real, asked = numba.njit, []
-
-    def njit(function, **options):
-        asked.append(options.get("cache", False))
-        if asked[-1]:
-            message = "cannot cache function: no locator available"
-            raise RuntimeError(message)
-        return real(function, **options)
-
-    monkeypatch.setattr(numba, "njit", njit)
-    assert compiled(lambda a: a + 1)(np.float32(2)) == 3
-    assert asked == [True, False]
 
 
 @pytest.mark.parametrize("module", ["streamclust.pipeline", "streamclust.outliers", "streamclust.stages.sweep"])

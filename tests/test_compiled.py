@@ -1,0 +1,46 @@
+"""A compiled loop works whether or not what was compiled can be kept."""
+
+from __future__ import annotations
+
+import errno
+
+import numpy as np
+import pytest
+from numba.core import caching
+
+from streamclust.compiled import compiled
+
+
+def count(values, counts):
+    for i in range(len(values)):
+        counts[values[i]] += 1
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS])
+def test_what_cannot_be_kept_still_runs_and_once(monkeypatch, error):
+    def refuse(*_):
+        raise OSError(error, "cannot be kept")
+
+    monkeypatch.setattr(caching.IndexDataCacheFile, "load", lambda *_: None)
+    monkeypatch.setattr(caching.IndexDataCacheFile, "save", refuse)
+    counts, tally = np.zeros(3, np.int64), compiled(count)
+    for _ in range(2):
+        tally(np.array([0, 2, 2]), counts)
+    assert counts.tolist() == [2, 0, 4]
+
+
+def test_without_a_folder_to_keep_it_in_a_loop_is_compiled_all_the_same(monkeypatch):
+    import numba
+
+    real, asked = numba.njit, []
+
+    def njit(function, **options):
+        asked.append(options.get("cache", False))
+        if asked[-1]:
+            message = "cannot cache function: no locator available"
+            raise RuntimeError(message)
+        return real(function, **options)
+
+    monkeypatch.setattr(numba, "njit", njit)
+    assert compiled(lambda a: a + 1)(np.float32(2)) == 3
+    assert asked == [True, False]
