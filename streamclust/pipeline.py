@@ -21,11 +21,7 @@ from streamclust.reporting import collect
 from streamclust.reporting.refit import collect_refit, write_refit
 from streamclust.stages import algorithms, clusters, compare, consensus, fused, grids, maps, reduced, refit, strangeness
 from streamclust.stages.sources import MIX, described
-from streamclust.store.compaction import Compacted
-from streamclust.store.compaction import compact as merge_objects
 from streamclust.store.store import Store, create, open_store
-from streamclust.store.verify import Verified
-from streamclust.store.verify import verify as verify_store
 
 
 @dataclass(frozen=True)
@@ -271,46 +267,6 @@ def describe(store: Store) -> dict[str, Any]:
         },
         "flagged": entries[outliers].attributes["flagged"] if outliers else None,
     }
-
-
-def verify(
-    store: Path | str, settings: Settings | None = None, listener: Listener | None = None, *, quick: bool = False
-) -> Verified:
-    """Look through everything a store holds, in all snapshots, and say what is damaged; nothing is changed.
-
-    Raises
-    ------
-    InputError : not a store, or one of a newer format.
-    """
-    settings, path = settings or Settings(), Path(store).absolute()
-    if not path.is_dir():
-        raise InputError(path, "no such store", "the folder of a store")
-    journal = Journal(listener or Silent())
-    found = executor(settings.scheduler, workers(settings), journal.listener.progress)
-    try:
-        with journal.stage("verify", 0):
-            return verify_store(path, found, quick=quick)
-    finally:
-        found.close()
-
-
-def compact(store: Path | str, settings: Settings | None = None, listener: Listener | None = None) -> Compacted:
-    """Merge what is stored of many small batches into few large files, as a new snapshot.
-
-    Raises
-    ------
-    InputError : not a store. ConflictError : rows are being forgotten, or what was merged was taken out meanwhile.
-    DamageError : what was to be merged is damaged.
-    """
-    settings, journal, opened = settings or Settings(), Journal(listener or Silent()), open_store(store)
-    found = executor(settings.scheduler, workers(settings), journal.listener.progress)
-    try:
-        with journal.stage("compact", 0):
-            done = merge_objects(opened, found)
-            opened.sweep()
-            return done
-    finally:
-        found.close()
 
 
 def _fitted(job: Job) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from streamclust import pipeline
+from streamclust import pipeline, upkeep
 from streamclust.blocks import Executor, executor
 from streamclust.budget import workers
 from streamclust.config import Settings
@@ -33,7 +33,7 @@ def repair(
     InputError : not a store, or one of a newer format. ConflictError : somebody else took something out meanwhile.
     """
     settings, done = settings or Settings(), list[str]()
-    found = pipeline.verify(store, settings, listener)
+    found = upkeep.verify(store, settings, listener)
     if any(one.file.startswith("log/") or not (one.path or one.file.endswith("zarr.json")) for one in found.damage):
         return found, ["manifests are damaged or lost: nothing was changed; restore the folder log first"]
     opened = open_store(store)
@@ -48,7 +48,7 @@ def repair(
         gone = _take_out(job, {one.path for one in left}, done)
         if gone or found.taken_out:  # by one that was killed, and did not come to make anything again
             _label_again(job, gone, done)
-    return pipeline.verify(store, settings, listener), done
+    return upkeep.verify(store, settings, listener), done
 
 
 def _in_place(store: Store, by: Executor, damage: tuple[Damage, ...], done: list[str]) -> tuple[Damage, ...]:

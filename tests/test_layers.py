@@ -22,7 +22,7 @@ ROOMS = [
     ["store"],
     ["job", "rates", "budget"],
     ["images", "exporting", "estimators", "streaming"],
-    ["ingest"],
+    ["ingest", "upkeep"],
     ["stages"],
     ["render"],
     ["reporting"],

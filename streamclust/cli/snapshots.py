@@ -43,8 +43,8 @@ def verify(
     flags = {"workers": workers, "scheduler": scheduler}
     with session(as_json, quiet) as show:
         from streamclust.errors import InputError
-        from streamclust.pipeline import verify as look_through
         from streamclust.repair import repair as mend
+        from streamclust.upkeep import verify as look_through
 
         if quick and repair:
             raise InputError("verify", "--quick and --repair exclude each other", "one of them")
@@ -109,7 +109,7 @@ def compact(
     """Merge what is stored of many small batches into few large files, as a new snapshot; nothing else changes."""
     flags = {"workers": workers, "scheduler": scheduler}
     with session(as_json, quiet) as show:
-        from streamclust.pipeline import compact as merge
+        from streamclust.upkeep import compact as merge
 
         done = merge(store, settings(config, flags), show)
         text = f"{done.objects:,} objects merged into {done.packs:,} packs, {mb(done.bytes)}, snapshot {done.snapshot}"
