@@ -12,7 +12,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def compiled(function: F) -> F:
     """The same function over NumPy arrays, compiled when it is first called and then kept beside its source.
 
-    It runs without the interpreter's lock, and takes its numbers for finite or infinite: never NaN. Where nothing can
+    It runs without the interpreter's lock, divides by zero to infinity, and takes no number for NaN. Where nothing can
     be kept, as in a folder that is read only or on a full disk, every process compiles it anew.
     """
 
@@ -20,7 +20,7 @@ def compiled(function: F) -> F:
     def fast() -> F:
         import numba
 
-        compiler = partial(numba.njit, nogil=True, fastmath={"nnan", "nsz"})
+        compiler = partial(numba.njit, nogil=True, error_model="numpy", fastmath={"nnan", "nsz"})
         try:
             return cast("F", compiler(function, cache=True))
         except RuntimeError:  # numba finds no folder that it may write to

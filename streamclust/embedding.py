@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ from numpy.typing import NDArray
 
 from streamclust.cluster.distances import centred
 from streamclust.cluster.nearest import nearest as candidates
+from streamclust.forces import gradient
 
 Float = NDArray[np.floating[Any]]
 Map = NDArray[np.float32]
@@ -17,8 +20,7 @@ _SCORES = 2**22
 _SPARE = 6
 _SMALLEST = 5
 _EARLY, _LATE = 250, 350
-_FEW_FOR_FFT = 10_000
-_THETA = 0.8  # at 0.5 a fit takes half as long again, for 1 % of the divergence
+_MANY = 10_000  # points, from which on the FFT is as fast as all pairs
 _PLACE_ROWS = 4096
 
 
@@ -63,8 +65,8 @@ def nearest(X: Float, sample: Float, k: int, *, itself: bool = False) -> tuple[N
     return indices, distances
 
 
-def fit_map(sample: Float, seed: int, perplexity: float = 30, n_jobs: int = 1, n_components: int = 2) -> Map:
-    """t-SNE of the sample: (m, n_components) float32, centred, its widest side from -1 to 1.
+def fit_map(sample: Float, seed: int, perplexity: float = 30, n_jobs: int = 1) -> Map:
+    """t-SNE of the sample: (m, 2) float32, centred, its widest side from -1 to 1.
 
     Parameters
     ----------
@@ -76,8 +78,6 @@ def fit_map(sample: Float, seed: int, perplexity: float = 30, n_jobs: int = 1, n
         At most a third of the neighbours that there are.
     n_jobs : int
         Threads; they do not change the result.
-    n_components : int
-        2, or 3.
 
     Notes
     -----
@@ -85,7 +85,7 @@ def fit_map(sample: Float, seed: int, perplexity: float = 30, n_jobs: int = 1, n
     depend on the threads. Below 5 distinct rows the map is their PCA.
     """
     distinct, place_of = _distinct(np.ascontiguousarray(sample, np.float32))
-    start = _pca(distinct, n_components)
+    start = _pca(distinct)
     if len(distinct) >= _SMALLEST:
         start = _tsne(distinct, start, seed, perplexity, n_jobs)
     low, high = start.min(axis=0), start.max(axis=0)
@@ -103,13 +103,13 @@ def _distinct(X: Map) -> tuple[Map, NDArray[np.intp]]:
     return X[first[order]], np.argsort(order)[inverse]
 
 
-def _pca(X: Map, components: int) -> NDArray[np.float64]:
-    """Projections on the leading axes, each axis pointing to its largest entry; zeros beyond the columns of X."""
+def _pca(X: Map) -> NDArray[np.float64]:
+    """Projections on the two leading axes, each pointing to its largest entry; zeros beyond the columns of X."""
     Z = X.astype(np.float64) - X.mean(axis=0, dtype=np.float64)
     _, vectors = np.linalg.eigh(Z.T @ Z)
-    axes = vectors[:, ::-1][:, :components]
+    axes = vectors[:, ::-1][:, :2]
     axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
-    return np.pad(Z @ axes, ((0, 0), (0, components - axes.shape[1])))
+    return np.pad(Z @ axes, ((0, 0), (0, 2 - axes.shape[1])))
 
 
 def _tsne(X: Map, start: NDArray[np.float64], seed: int, perplexity: float, n_jobs: int) -> NDArray[np.float64]:
@@ -124,19 +124,16 @@ def _tsne(X: Map, start: NDArray[np.float64], seed: int, perplexity: float, n_jo
     affinities = PerplexityBasedNN(knn_index=known, perplexity=perplexity, n_jobs=n_jobs)
     start = start * (1e-4 / max(float(start[:, 0].std()), 1e-300))
     start = start + np.random.default_rng(seed).normal(0, 1e-6, start.shape)
-    # The FFT's grid grows with the map's width, not with the points, and its loops hold Python's lock: of 6,000 points
-    # Barnes-Hut makes as good a map in half of the time, and several at once. In 3-D openTSNE has no FFT.
-    method = "fft" if start.shape[1] == 2 and len(X) >= _FEW_FOR_FFT else "bh"
-    embedding = TSNEEmbedding(
-        start, affinities, negative_gradient_method=method, theta=_THETA, n_jobs=n_jobs, random_state=seed
-    )
-    embedding.optimize(_EARLY, exaggeration=12, momentum=0.5, inplace=True)
-    embedding.optimize(_LATE, momentum=0.8, inplace=True)
+    with ThreadPoolExecutor(n_jobs) as pool:
+        method = "fft" if len(X) >= _MANY else partial(gradient, pool=pool, parts=n_jobs)
+        embedding = TSNEEmbedding(start, affinities, negative_gradient_method=method, n_jobs=n_jobs, random_state=seed)
+        embedding.optimize(_EARLY, exaggeration=12, momentum=0.5, inplace=True)
+        embedding.optimize(_LATE, momentum=0.8, inplace=True)
     return np.asarray(embedding, np.float64)
 
 
 def place(X: Float, sample: Float, sample_xy: Float, n_neighbors: int = 10) -> Map:
-    """Places of X : (n, p) on the map sample_xy : (m, 2 or 3) of sample : (m, p), each row by itself : float32.
+    """Places of X : (n, p) on the map sample_xy : (m, 2) of sample : (m, p), each row by itself : float32.
 
     The mean of the nearest sample rows' places, weighted by one over the squared distance; a row that equals a sample
     row lies on it. Neighbours that lie elsewhere on the map than most of them are left out, since the mean of two

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "streamclust"
 ROOMS = [
     ["errors", "compiled"],
     ["config"],
-    ["sampling", "moments", "preprocessing", "metrics", "counts", "quantiles", "embedding", "cluster"],
+    ["sampling", "moments", "preprocessing", "metrics", "counts", "quantiles", "embedding", "forces", "cluster"],
     ["decomposition", "outliers", "fusion", "evidence", "planning", "bursts", "streams", "tiling"],
     ["detector", "tallies", "costs"],
     ["drift"],
