@@ -153,7 +153,7 @@ class _Joint:
         with np.errstate(over="ignore"):
             self.minus = origin - self.centers.astype(np.float32)
             self.half = np.vecdot(self.minus, self.minus) / 2
-        self.scores = np.empty((min(self.rows, _TILE_ROWS), len(self.centers)), np.float32)
+        self.scores = np.empty(min(self.rows, _TILE_ROWS) * len(self.centers), np.float32)
 
     def nearest(self, tile: Float, Z: Float, norms: Float) -> tuple[Labels, Distances]:
         """Per set, of a tile : (s, m); rows that rounding could decide are compared again with more care."""
@@ -176,7 +176,8 @@ class _Joint:
         near, rounding = np.zeros(len(Z), np.bool_), 100 * _rounding(Z, Z.shape[1])
         for start in range(0, len(Z), self.rows):
             rows = Z[start : start + self.rows]
-            scores = np.matmul(rows, self.minus.T, out=self.scores[: len(rows)])
+            scores = self.scores[: len(self.minus) * len(rows)].reshape(-1, len(rows))
+            np.matmul(self.minus, rows.T, out=scores)
             lowest(scores, self.half, self.ends, norms, rounding, start, self.second, labels, sqdist, near)
         return labels, sqdist, near
 

@@ -112,16 +112,16 @@ def lowest(
     sqdist: NDArray[np.float64],
     doubtful: NDArray[np.bool_],
 ) -> None:
-    """Per set of columns the lowest of ``scores + half`` in some rows of a tile, and the next one if it is asked for.
+    """Per set of centres the lowest of ``scores + half`` of some rows of a tile, and the next one if it is asked for.
 
     Parameters
     ----------
     scores, half :
-        (n, m) and (m,), ``-z.c`` and ``||c||^2 / 2``.
+        (m, n) and (m,), ``-z.c`` and ``||c||^2 / 2``.
     ends :
-        (s + 1,), where the sets begin and end.
+        (s + 1,), where the sets begin and end, none empty.
     norms, start :
-        (t,), ``||z||^2`` of the tile's rows, and the first of them that has scores here.
+        (t,), ``||z||^2`` of the tile's rows, and the first of the n that have scores here.
     rounding :
         the share of its terms below which a squared distance is doubtful.
     both :
@@ -129,26 +129,33 @@ def lowest(
     labels, sqdist, doubtful :
         (s, t), (s, 2, t) and (t,): the lowest, counted from each set's beginning, the squared distances, and where
         rounding could have decided. The next distance stays as it is where there is none, as does what is not doubtful.
+
+    Rows are the inner loop: however few centres a set has, the processor compares several rows at once.
     """
-    for i in range(len(scores)):
-        at, norm = start + i, norms[start + i]
-        for s in range(len(ends) - 1):
-            part, extra = scores[i, ends[s] : ends[s + 1]], half[ends[s] : ends[s + 1]]
-            first = second = _ABOVE
-            for j in range(len(part)):
-                bits = np.int64(np.float32(part[j] + extra[j]).view(np.int32))
-                first = min(first, (bits ^ (bits >> 31 & 0x7FFFFFFF)) << 32 | j)
-            c = first & _COLUMN
-            labels[s, at] = c
-            sqdist[s, 0, at] = max(norm + np.float32(2) * (part[c] + extra[c]), np.float32(0))
-            doubtful[at] |= sqdist[s, 0, at] < rounding * (norm + np.float32(2) * extra[c])
-            if both and len(part) > 1:
-                for j in range(len(part)):
-                    bits = np.int64(np.float32(part[j] + extra[j]).view(np.int32))
-                    second = min(second, _ABOVE if j == c else (bits ^ (bits >> 31 & 0x7FFFFFFF)) << 32 | j)
-                c = second & _COLUMN
-                sqdist[s, 1, at] = max(norm + np.float32(2) * (part[c] + extra[c]), np.float32(0))
-                doubtful[at] |= sqdist[s, 1, at] < rounding * (norm + np.float32(2) * extra[c])
+    n = scores.shape[1]
+    best, at = np.empty((2, n), np.float32), np.empty((2, n), np.int32)
+    for s in range(len(ends) - 1):
+        here, size = ends[s], ends[s + 1] - ends[s]
+        best[:], at[:] = _INF, 0
+        for c in range(size):
+            row, extra, number = scores[here + c], half[here + c], np.int32(c)
+            for i in range(n):
+                score = row[i] + extra
+                first = score < best[0, i]
+                if both:
+                    second = score < best[1, i]
+                    best[1, i] = best[0, i] if first else score if second else best[1, i]
+                    at[1, i] = at[0, i] if first else number if second else at[1, i]
+                best[0, i] = score if first else best[0, i]
+                at[0, i] = number if first else at[0, i]
+        for i in range(n):
+            labels[s, start + i] = at[0, i]
+        for rank in range(1 + (both and size > 1)):
+            for i in range(n):
+                norm = norms[start + i]
+                square = max(norm + np.float32(2) * best[rank, i], np.float32(0))
+                sqdist[s, rank, start + i] = square
+                doubtful[start + i] |= square < rounding * (norm + np.float32(2) * half[here + at[rank, i]])
 
 
 @compiled

@@ -62,7 +62,8 @@ def test_the_lowest_and_the_next_of_every_set(n, m, seed, sizes, both, cut):
     labels, sqdist = np.full((len(sizes), n), -1, np.int32), np.full((len(sizes), 2, n), -9.0)
     doubtful, suspected = np.zeros(n, bool), np.zeros(n, bool)
     for start, stop in pairwise([0, round(cut * n), n]):
-        scans.lowest(scores[start:stop], half, ends, norms, rounding, start, both, labels, sqdist, doubtful)
+        turned = np.ascontiguousarray(scores[start:stop].T)
+        scans.lowest(turned, half, ends, norms, rounding, start, both, labels, sqdist, doubtful)
     for s, (start, stop) in enumerate(pairwise(ends)):
         total = (scores + half)[:, start:stop]
         order = np.argsort(total, axis=1, kind="stable")
