@@ -21,6 +21,7 @@ Float = NDArray[np.floating[Any]]
 Key = TypeVar("Key", bound=Hashable)
 
 _CANCELLED = 1e-3  # a square this small beside its terms is taken by differences
+_ROUNDED = 400 * float(np.finfo(np.float32).eps)  # and one this small beside what float32 multiplied
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +85,11 @@ def _lengths(tile: Tile, j: int, rows: Float, centers: Float, means: Float, step
     labels, sqdist = tile.labels[j], tile.sqdist[j]
     with np.errstate(over="ignore", invalid="ignore"):  # what is beyond float32 is taken by differences too
         along = np.vecdot(tile.centred, steps.astype(np.float32)[labels]).astype(np.float64)
+        norms, squared = np.vecdot(tile.centred, tile.centred), np.vecdot(steps, steps)[labels]
+        rounded = _ROUNDED * np.sqrt(norms) * np.sqrt(squared)
     along -= np.vecdot(centers.astype(np.float64) - origin_of(centers), steps)[labels]
-    longer = sqdist + np.vecdot(steps, steps)[labels]
+    longer = sqdist + squared
     squares = longer - 2 * along
-    poor = np.flatnonzero(~(np.isfinite(squares) & (squares > _CANCELLED * longer)))
+    poor = np.flatnonzero(~(np.isfinite(squares) & (squares > _CANCELLED * longer + rounded)))
     squares[poor] = exact_sqdist(rows[poor], means, labels[poor])
     return np.asarray(np.sqrt(squares), np.float64)
