@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import io
 import re
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,9 @@ def write_report(data: ReportData, path: Path | str) -> list[Path]:
 
 def render_report(data: ReportData, folder: str) -> str:
     """The page as text; ``folder`` is the relative folder that its links point into."""
-    figures = {id(figure): _on_page(figure) for figure in _walk(data, Figure)}
+    found = list(_walk(data, Figure))
+    with ThreadPoolExecutor(2) as pool:  # Pillow works without the interpreter's lock
+        figures = dict(zip(map(id, found), pool.map(_on_page, found), strict=True))
     page = dressed("report.css")
     page.globals.update(
         figure_uri=lambda figure: figures[id(figure)][0],
