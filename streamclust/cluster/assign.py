@@ -24,6 +24,7 @@ _PAIRS = 2**18
 _JOINT = 256  # centres of small sets that share one GEMM, which a few columns at a time would leave half idle
 _FAR = 1e38  # terms below it sum to something finite in float32
 _NEAR_ZERO = 4.0  # squares of the origin up to so many times those of the centres about it cost little precision
+_PLAINLY_NEAR = 2.01  # a median lies no farther from the mean than the spread, so that 2 says the same unsought
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +60,13 @@ def origin_of(centers: Float) -> NDArray[np.float32]:
 
     Then their coordinate-wise lower median, which no far centre moves.
     """
+    about = centers.astype(np.float64)
+    mean = about.mean(axis=0)
+    if _PLAINLY_NEAR * (mean @ mean) <= np.vecdot(about, about).mean():
+        return np.zeros(len(mean), np.float32)
     middle = (len(centers) - 1) // 2
-    origin = np.partition(centers, middle, axis=0)[middle].astype(np.float64)
-    spread = np.square(centers - origin).sum(axis=1).mean()
+    origin = np.partition(about, middle, axis=0)[middle]
+    spread = np.square(about - origin).sum(axis=1).mean()
     return np.asarray(origin if origin @ origin > _NEAR_ZERO * spread else np.zeros_like(origin), np.float32)
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 
 from streamclust.cluster import minibatch
-from streamclust.cluster.assign import assign
+from streamclust.cluster.assign import assign, origin_of
 from streamclust.cluster.kmeans import (
     identity,
     lloyd,
@@ -86,6 +86,16 @@ def test_assign_finds_the_nearest_centre(problem, tile_rows):
     exact = true.min(axis=1) == 0
     assert (sqdist[exact] == 0).all()
     assert (labels[exact] == true.argmin(axis=1)[exact]).all()
+
+
+@given(st.integers(0, 2**32), st.integers(1, 40), st.integers(1, 8), st.floats(0, 4), st.sampled_from([1, 1e-20, 1e18]))
+def test_the_origin_is_the_median_where_the_centres_lie_far_from_zero(seed, k, p, offset, scale):
+    rng = np.random.default_rng(seed)
+    centers = (scale * (rng.standard_t(2, (k, p)) + offset * rng.normal(size=p))).astype(np.float32)
+    about = centers.astype(np.float64)
+    median = np.sort(about, axis=0)[(k - 1) // 2]
+    far = (median**2).sum() > 4 * ((about - median) ** 2).sum(axis=1).mean()
+    np.testing.assert_array_equal(origin_of(centers), median if far else np.zeros(p))
 
 
 def test_assign_ties_go_to_the_lowest_id():
