@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import reduce
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamclust.cluster.assign import assign
-from streamclust.cluster.kmeans import Trail, lloyd_block, onward, settled, update
+from streamclust.cluster.kmeans import LloydState, Trail, lloyd_block, merge, onward, settled, update
+from streamclust.compiled import compiled
 
 Float = NDArray[np.floating[Any]]
 Centers = NDArray[np.float32]
@@ -23,6 +26,8 @@ _SOME, _TO_THE_END = 5, 100
 _MORE = 8
 _POLISH = 5
 _POLISH_ITER = 20
+_AT_ONCE, _IN_CACHE = 64, 2048
+_SLICE = 8192
 
 
 def restarts(
@@ -33,6 +38,7 @@ def restarts(
     n_iter: int | None = None,
     keep: int = 3,
     seed: int = 0,
+    n_jobs: int = 1,
 ) -> dict[int, list[Centers]]:
     """Starts for every k, best first.
 
@@ -53,6 +59,8 @@ def restarts(
         How many starts to return per k.
     seed : int
         Of the split and of the draws.
+    n_jobs : int
+        Threads for the iterations; they do not change the result.
 
     Returns
     -------
@@ -77,32 +85,66 @@ def restarts(
         train, judge, polish = _split(sample, size, rng)
         draws = [kmeans_plusplus(train, max(group), rng) for _ in range(tries)]
         starts = {(k, i): _pad(draw[:k], k) for k in group for i, draw in enumerate(draws)}
-        found |= _best(train, judge, polish, starts, n_iter or (_TO_THE_END if few else _SOME), keep)
+        if tries > 1:
+            starts = _best(train, judge, starts, n_iter or (_TO_THE_END if few else _SOME), keep, n_jobs)
+        polished, reached = _iterate(polish, starts, _POLISH_ITER, n_jobs)
+        found |= {k: [polished[key] for key in _lowest(reached, k)] for k in group}
     return found
 
 
 def kmeans_plusplus(X: Float, k: int, rng: np.random.Generator) -> Centers:
     """k-means++, greedy for k up to 100: at most k distinct rows of X : (n, p), each drawn far from those before it.
 
-    Fewer than k where X has fewer distinct rows.
+    Fewer than k where X has fewer distinct rows. For more than 100 many rows are drawn at once and refused as often as
+    one that was kept has come near: rejection sampling, so that they are distributed as if drawn one by one. Source:
+    Cohen-Addad et al., "Fast and accurate k-means++ via rejection sampling", NeurIPS 2020.
     """
-    candidates = 2 + int(np.log(k)) if k <= _FINE else 1
     Z = np.ascontiguousarray(X - np.median(X, axis=0), np.float32)
     Z /= np.maximum(np.abs(Z).max(), np.finfo(np.float32).tiny)  # squares of 1e25 are beyond float32
     norms = np.einsum("ij,ij->i", Z, Z)
-    noise = 8 * np.finfo(np.float32).eps * Z.shape[1] ** 0.5
+    noise = np.float32(8 * np.finfo(np.float32).eps * Z.shape[1] ** 0.5)
     chosen = [int(rng.integers(len(X)))]
-    closest = _sqdist(Z, norms, chosen, noise)[0]
+    closest = _sqdist(Z[chosen], norms[chosen], Z, norms, noise)[0]
+    count = _AT_ONCE if k > _FINE else 2 + int(np.log(k))
     while len(chosen) < k:
         reach = np.cumsum(closest, dtype=np.float64)
         if reach[-1] == 0:
             break
-        drawn = np.searchsorted(reach, rng.random(candidates) * reach[-1], side="right").clip(max=len(X) - 1)
-        after = np.minimum(_sqdist(Z, norms, drawn, noise), closest)
-        best = int(after.sum(axis=1, dtype=np.float64).argmin())
-        chosen.append(int(drawn[best]))
-        closest = after[best]
+        drawn = np.searchsorted(reach, rng.random(count) * reach[-1], side="right").clip(max=len(X) - 1)
+        if k > _FINE:
+            apart = _sqdist(Z[drawn], norms[drawn], Z[drawn], norms[drawn], noise)
+            drawn = drawn[_kept(closest[drawn], apart, rng.random(count))][: k - len(chosen)]
+            for start in range(0, len(Z), _IN_CACHE):
+                part = slice(start, start + _IN_CACHE)
+                _nearer(Z[drawn] @ Z[part].T, norms[drawn], norms[part], noise, closest[part])
+            chosen.extend(drawn.tolist())
+        else:
+            after = np.minimum(_sqdist(Z[drawn], norms[drawn], Z, norms, noise), closest)
+            best = int(after.sum(axis=1, dtype=np.float64).argmin())
+            chosen.append(int(drawn[best]))
+            closest = after[best]
     return np.ascontiguousarray(X[chosen], np.float32)
+
+
+def _kept(closest: Centers, apart: Centers, coins: NDArray[np.float64]) -> list[int]:
+    """Which of some drawn rows to keep, whose squared distances to those before were ``closest``."""
+    near, kept = closest.copy(), list[int]()
+    for i, coin in enumerate(coins):
+        if coin * closest[i] < near[i]:
+            kept.append(i)
+            near = np.minimum(near, apart[i])
+    return kept
+
+
+@compiled
+def _nearer(products: Centers, row_norms: Centers, norms: Centers, noise: np.float32, closest: Centers) -> None:
+    """Take the squared distances to some rows, of which these are the products : (c, n), into the closest : (n,)."""
+    for r in range(len(products)):
+        for i in range(len(closest)):
+            scale = row_norms[r] + norms[i]
+            square = scale - np.float32(2) * products[r, i]
+            square = square if square > noise * scale else np.float32(0)
+            closest[i] = min(closest[i], square)
 
 
 def _split(sample: Float, size: int, rng: np.random.Generator) -> tuple[Float, Float, Float]:
@@ -114,32 +156,42 @@ def _split(sample: Float, size: int, rng: np.random.Generator) -> tuple[Float, F
 
 
 def _best(
-    train: Float, judge: Float, rest: Float, starts: dict[tuple[int, int], Centers], n_iter: int, keep: int
-) -> dict[int, list[Centers]]:
-    """For each k the starts best on the judge's rows after a few iterations, polished, in order of inertia there."""
-    tried = _iterate(train, starts, n_iter)[0]
-    inertia = {key: assign(judge, centers)[1].sum() for key, centers in tried.items()}
+    train: Float, judge: Float, starts: dict[tuple[int, int], Centers], n_iter: int, keep: int, n_jobs: int
+) -> dict[tuple[int, int], Centers]:
+    """For each k the starts that are best on the judge's rows after a few iterations, and where these led."""
+    tried = _iterate(train, starts, n_iter, n_jobs)[0]
+    inertia = {key: float(assign(judge, centers)[1].sum()) for key, centers in tried.items()}
     ks = dict.fromkeys(k for k, _ in starts)
-    kept = {key: tried[key] for k in ks for key in _lowest(inertia, k)[:keep]}
-    polished, reached = _iterate(rest, kept, _POLISH_ITER)
-    return {k: [polished[key] for key in _lowest(reached, k)] for k in ks}
+    return {key: tried[key] for k in ks for key in _lowest(inertia, k)[:keep]}
 
 
 def _iterate(
-    X: Float, sets: dict[tuple[int, int], Centers], n_iter: int
+    X: Float, sets: dict[tuple[int, int], Centers], n_iter: int, n_jobs: int
 ) -> tuple[dict[tuple[int, int], Centers], dict[tuple[int, int], float]]:
     """Every set's centres after at most that many Lloyd iterations, and the inertia that the last of them saw."""
     centers, inertia, active = dict(sets), dict.fromkeys(sets, float("inf")), set(sets)
     trails = dict[tuple[int, int], Trail]()
-    for i in range(n_iter):
-        for key, state in lloyd_block(X, {key: centers[key] for key in sets if key in active}, spare=8).items():
-            inertia[key] = state.inertia
-            if i == n_iter - 1 or settled(state):
-                centers[key] = update(state)[0]
-                active.discard(key)
-            else:
-                centers[key], trails[key] = onward(state, trails.get(key))
+    slices = [X[start : start + _SLICE] for start in range(0, len(X), _SLICE)]
+    with ThreadPoolExecutor(n_jobs) as pool:
+        for i in range(n_iter):
+            now = {key: centers[key] for key in sets if key in active}
+            states = reduce(_merged, pool.map(lambda rows, now=now: lloyd_block(rows, now, spare=8), slices))
+            for key, state in states.items():
+                inertia[key] = state.inertia
+                if i == n_iter - 1 or settled(state):
+                    centers[key] = update(state)[0]
+                    active.discard(key)
+                else:
+                    centers[key], trails[key] = onward(state, trails.get(key))
+            if not active:
+                break
     return centers, inertia
+
+
+def _merged(
+    a: dict[tuple[int, int], LloydState], b: dict[tuple[int, int], LloydState]
+) -> dict[tuple[int, int], LloydState]:
+    return {key: merge(a[key], b[key]) for key in a}
 
 
 def _lowest(cost: Mapping[tuple[int, int], float], k: int) -> list[tuple[int, int]]:
@@ -151,8 +203,8 @@ def _pad(centers: Centers, k: int) -> Centers:
     return np.concatenate([centers, np.repeat(centers[:1], k - len(centers), axis=0)])
 
 
-def _sqdist(Z: Centers, norms: Centers, chosen: Sequence[int] | NDArray[np.intp], noise: float) -> Centers:
-    """Squared distances of all rows to the chosen ones : (c, n), 0 where rounding cannot tell them apart."""
-    scale = norms[chosen][:, None] + norms
-    squares = scale - 2 * (Z[chosen] @ Z.T)
+def _sqdist(rows: Centers, row_norms: Centers, Z: Centers, norms: Centers, noise: np.float32) -> Centers:
+    """Squared distances of all of Z to some rows : (c, n), 0 where rounding cannot tell them apart."""
+    scale = row_norms[:, None] + norms
+    squares = scale - 2 * (rows @ Z.T)
     return np.where(squares > noise * scale, squares, np.float32(0))

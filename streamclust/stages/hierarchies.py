@@ -102,7 +102,7 @@ def _micro_clusters(job: Job, sample: Single, addresses: Sequence[Rows], *, ever
     """Every distinct row of the sample, or where these are too many k-means from there; with their exact sums."""
     start, most = np.unique(sample, axis=0), job.settings.algorithms.micro_clusters
     if not every and len(start) > most:
-        start = job.executor.map(start_micro, [most], sample, job.settings.seed)[0]
+        start = job.executor.map(start_micro, [most], sample, job.settings.seed, job.executor.threads)[0]
 
     def fold(centers: dict[str, Single]) -> Mapping[str, kmeans.LloydState]:
         return job.executor.fold(add_lloyd, addresses, merge_lloyd, centers, run=1)
@@ -110,9 +110,9 @@ def _micro_clusters(job: Job, sample: Single, addresses: Sequence[Rows], *, ever
     return kmeans.lloyd(fold, {"": start}, PASSES)[""]
 
 
-def start_micro(k: int, sample: Single, seed: int) -> Single:
+def start_micro(k: int, sample: Single, seed: int, n_jobs: int) -> Single:
     """Centres for k micro-clusters."""
-    return restarts(sample, [k], n_init=1, keep=1, seed=seed)[k][0]
+    return restarts(sample, [k], n_init=1, keep=1, seed=seed, n_jobs=n_jobs)[k][0]
 
 
 def unite(sums: LabelSums, of: NDArray[np.int32]) -> LabelSums:

@@ -165,7 +165,8 @@ class StreamingKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
 
 def start(rows: Rows, k: int, seed: int, n_init: int = 12, sample_rows: int = 20_000) -> Centers:
     """The best of ``n_init`` restarts on a sample of rows that are read as float32 : (k, d)."""
-    return rows.executor.map(_best_start, [seed], rows.sample(sample_rows, seed), k, n_init)[0]
+    sample = rows.sample(sample_rows, seed)
+    return rows.executor.map(_best_start, [seed], sample, k, n_init, rows.executor.threads)[0]
 
 
 def lloyd(rows: Rows, centers: Centers, max_iter: int = 100, tol: float = 1e-4) -> kmeans.LloydResult:
@@ -177,8 +178,8 @@ def lloyd(rows: Rows, centers: Centers, max_iter: int = 100, tol: float = 1e-4) 
     return kmeans.lloyd(fold, {0: centers}, max_iter, tol)[0]
 
 
-def _best_start(seed: int, sample: Centers, k: int, n_init: int) -> Centers:
-    return restarts(sample, [k], n_init=n_init, keep=1, seed=seed)[k][0]
+def _best_start(seed: int, sample: Centers, k: int, n_init: int, n_jobs: int) -> Centers:
+    return restarts(sample, [k], n_init=n_init, keep=1, seed=seed, n_jobs=n_jobs)[k][0]
 
 
 def _merge(a: Mapping[int, kmeans.LloydState], b: Mapping[int, kmeans.LloydState]) -> dict[int, kmeans.LloydState]:

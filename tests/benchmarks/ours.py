@@ -51,7 +51,7 @@ def clusters(data: Path, d: float, k: float, passes: float) -> dict[str, Any]:
     starts = [slice(i, i + BATCH) for i in range(0, len(X), BATCH)]
     sample = np.concatenate([X[s][rows[(rows >= s.start) & (rows < s.stop)] - s.start] for s in starts])
     with threadpool_limits(1), ThreadPoolExecutor(THREADS) as pool:
-        first = {k: restarts(sample, [k], keep=1)[k][0]}
+        first = {k: restarts(sample, [k], keep=1, n_jobs=THREADS)[k][0]}
 
         def fold(centers: dict[int, Any]) -> dict[int, kmeans.LloydState]:
             return {k: reduce(kmeans.merge, pool.map(lambda s: kmeans.lloyd_block(X[s], centers)[k], starts))}

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import pickle
 from functools import reduce
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -308,6 +309,27 @@ def test_kmeans_plusplus_draws_distinct_rows(offset):
     X = np.repeat(places, 50, axis=0).astype(np.float32)
     assert distinct(kmeans_plusplus(X, 15, rng)) == 15
     assert len(kmeans_plusplus(X, 30, rng)) == 20
+
+
+def test_rows_drawn_at_once_are_distributed_as_if_drawn_one_by_one(monkeypatch):
+    monkeypatch.setattr("streamclust.cluster.restarts._FINE", 0)
+    places, draws = np.array([0.0, 1.0, 3.0, 7.0]), 4000
+    rng = np.random.default_rng(8)
+    X = places[:, None].astype(np.float32)
+    drawn = [tuple(kmeans_plusplus(X, 3, rng)[:, 0].tolist()) for _ in range(draws)]
+    for order in permutations(places, 3):
+        share = 1 / len(places)
+        for i in (1, 2):
+            closest = np.min([(places - other) ** 2 for other in order[:i]], axis=0)
+            share *= closest[places == order[i]][0] / closest.sum()
+        assert abs(drawn.count(order) - draws * share) < 4 * (draws * share) ** 0.5 + 1
+
+
+def test_threads_do_not_change_the_starts():
+    X = np.random.default_rng(9).normal(size=(20_000, 5)).astype(np.float32)
+    one, two = (restarts(X, [8, 120], n_init=2, seed=1, n_jobs=n_jobs) for n_jobs in (1, 2))
+    for k in one:
+        np.testing.assert_array_equal(one[k], two[k])
 
 
 def test_restarts_and_six_passes_match_scikit_learn():
