@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from streamclust.config import Settings
+from streamclust.embedding import LEADING
 from streamclust.errors import BudgetError
 from streamclust.planning import (
     EM_BYTES,
@@ -49,7 +50,7 @@ def _steps_of_run(shapes: Mapping[str, Shape], settings: Settings, workers: int)
             _cluster(name, shape, settings, workers),
             *(_FURTHER[also](name, shape, settings, workers) for also in settings.algorithms.also),
             _outliers(name, shape, settings, workers),
-            _tsne(name, shape, settings),
+            _tsne(name, shape, settings, workers),
             _place(name, shape, settings, workers),
         ]
     return [*steps, _draw(settings, len(shapes))]
@@ -208,10 +209,10 @@ def _outliers(name: str, shape: Shape, settings: Settings, workers: int, *, know
     return Step("outliers", f"{name}: outliers", 2, read, written, peak, products, _PER_PAIR * compared, workers)
 
 
-def _tsne(name: str, shape: Shape, settings: Settings) -> Step:
+def _tsne(name: str, shape: Shape, settings: Settings, workers: int) -> Step:
     rows = min(shape.n, settings.map.rows)
-    peak = PROCESS_BYTES + rows * shape.components * 8 + rows * 100 * 24
-    return Step("map", f"{name}: fit t-SNE", 0, 0, 0, peak, 0, _TSNE * rows)
+    peak = PROCESS_BYTES + workers * rows * (shape.components * 8 + 100 * 24)
+    return Step("map", f"{name}: fit t-SNE", 0, 0, 0, peak, 0, _TSNE * rows, workers)
 
 
 def _place(name: str, shape: Shape, settings: Settings, workers: int) -> Step:
@@ -219,7 +220,7 @@ def _place(name: str, shape: Shape, settings: Settings, workers: int) -> Step:
     held = rows * p * 8 + rows * 100 * 24
     peak = PROCESS_BYTES + held + workers * (2 * _reduced_block(shape) + TILE_BYTES)
     pairs = shape.n * rows
-    costs = pairs * min(p, 100), _PER_PAIR * pairs
+    costs = pairs * min(p, LEADING), _PER_PAIR * pairs
     return Step("map", f"{name}: place on the map", 1, shape.n * p * 4, shape.n * 8, peak, *costs, workers)
 
 

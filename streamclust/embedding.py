@@ -16,6 +16,7 @@ from streamclust.forces import gradient
 Float = NDArray[np.floating[Any]]
 Map = NDArray[np.float32]
 
+LEADING = 100  # components that neighbours are looked for in: more change next to no neighbour, and each costs time
 _SCORES = 2**22
 _SPARE = 6
 _SMALLEST = 5

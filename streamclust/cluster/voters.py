@@ -37,11 +37,6 @@ class Voters:
     ids: NDArray[np.int64]
     fraction: float
 
-    @property
-    def exact(self) -> bool:
-        """Whether every row was sampled, so that nothing is propagated."""
-        return self.fraction >= 1
-
     def scaled(self, size: int) -> int:
         """A count of rows among all rows as one within a subsample."""
         return max(min(SMALLEST, size), round(size * self.fraction))

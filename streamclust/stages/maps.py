@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from streamclust.embedding import fit_map, place
+from streamclust.embedding import LEADING, fit_map, place
 from streamclust.job import Job, fingerprint
 from streamclust.stages.labels import LabelWriter, unlabelled, up_to_date
 from streamclust.stages.reduced import load_sample, read_valid, reduced_rows
@@ -16,7 +16,6 @@ from streamclust.store.rows import Rows
 from streamclust.store.store import Store
 
 PLACES = {"x": np.float32, "y": np.float32}
-LEADING = 100  # components that neighbours are looked for in: more change next to no neighbour, and each costs time
 
 Sample = tuple[NDArray[np.int64], NDArray[np.float32]]  # ids (m,) and leading components (m, q)
 

@@ -110,7 +110,7 @@ def test_optics_on_a_sample_of_all_rows_is_dbscan_extraction_itself():
     model = fitted(X)
     judged = verdicts(model, X, ids_of(X))["optics"]
     truth, eps = optics_on_all_rows(X)
-    assert model.voters.exact
+    assert model.voters.fraction == 1
     assert model.optics.threshold[0, 0] == pytest.approx(eps, rel=1e-4)
     # OPTICS may leave a border row out that it visits before its first core neighbour; DBSCAN never does
     assert np.array_equal(judged.noise, DBSCAN(eps=eps, min_samples=voters.MIN_SAMPLES).fit(X).labels_ < 0)
