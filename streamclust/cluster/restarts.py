@@ -26,8 +26,8 @@ _SOME, _TO_THE_END = 5, 100
 _MORE = 8
 _POLISH = 5
 _POLISH_ITER = 20
-_AT_ONCE, _IN_CACHE = 64, 2048
-_SLICE = 8192
+_AT_ONCE, _IN_CACHE = 64, 2048  # rows drawn at once, and rows whose distances to these stay in the cache
+_SLICE = 8192  # rows that one thread iterates over; the same for any number of threads
 
 
 def restarts(
@@ -54,7 +54,8 @@ def restarts(
     train_rows : int
         Sample rows that a restart trains on, or 200 for each centre (20 for k > 100) if that is more.
     n_iter : int
-        Lloyd iterations before a restart is judged; by default 5, or up to 100 for a small sample.
+        Lloyd iterations before a restart is judged; by default 5, or up to 100 for a small sample. A lone start is
+        not judged, only polished.
     keep : int
         How many starts to return per k.
     seed : int

@@ -1,8 +1,8 @@
 """One look at each distance of a tile: what is smallest in it, by row, by column, and by set of centres.
 
-Minima are taken of the bits of the numbers, above their column where that is sought: compilers vectorise minima of
-integers, and not those of floats. Negative numbers lie in the order of their bits once all but the sign are turned.
-Of equal distances the first counts. None may be NaN.
+Minima of a row are taken of the bits of the numbers, above their column where that is sought: compilers vectorise
+minima of integers, and not those of floats. Negative numbers lie in the order of their bits once all but the sign are
+turned. Of equal distances the first counts. None may be NaN.
 """
 
 from __future__ import annotations
@@ -130,6 +130,8 @@ def lowest(
         (s, t), (s, 2, t) and (t,): the lowest, counted from each set's beginning, the squared distances, and where
         rounding could have decided. The next distance stays as it is where there is none, as does what is not doubtful.
 
+    Notes
+    -----
     Rows are the inner loop: however few centres a set has, the processor compares several rows at once.
     """
     n = scores.shape[1]

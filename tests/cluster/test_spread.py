@@ -44,6 +44,16 @@ def test_no_worse_than_float32_on_ordinary_rows():
     np.testing.assert_allclose(found.distances, true.distances, rtol=1e-5)
 
 
+def test_rows_that_float32_hardly_tells_from_their_mean():
+    """Centred between two far centres, float32 multiplies numbers of 3; the rows lie 1e-7 from their mean."""
+    row, far = np.float32(3.9585216), np.float32(10.071382)
+    X = np.array([[row]] + [[np.nextafter(row, far)]] * 5 + [[far]])
+    centers, labels = X[[0, 6]], np.array([0] * 6 + [1], np.int32)
+    means = np.array([X[:6].mean(axis=0, dtype=np.float64), X[6]])
+    found, true = spread_block(X, {2: centers}, {2: means})[2].davies, by_differences(X, labels, means)
+    np.testing.assert_allclose(found.distances, true.distances, rtol=1e-6)
+
+
 def test_identical_rows_have_no_spread():
     X = np.repeat(np.array([[1.1, 7.3], [-4.2, 0.9]], np.float32), 5, axis=0)
     sets = {2: X[[0, 5]] + np.float32(0.3)}
