@@ -244,7 +244,11 @@ def test_either_scheduler_gives_the_same_bits():
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize(
     "model",
-    [StreamingPCA(4), StreamingKMeans(6, max_iter=2, random_state=0), StreamingGaussianMixture(2, max_iter=2)],
+    [
+        StreamingPCA(4),
+        StreamingKMeans(6, max_iter=2, random_state=0),
+        pytest.param(StreamingGaussianMixture(2, max_iter=2), marks=pytest.mark.slow),
+    ],
     ids=lambda model: type(model).__name__,
 )
 def test_a_dask_array_is_never_held(model):

@@ -43,12 +43,18 @@ STYLE: Any = {
     "text.parse_math": False,  # a dollar sign in a name is a dollar sign
 }
 DPI = 160
+_ROOM = 66  # characters under the bars, a gap after each number included
 
 
-def cluster_sizes(sizes: ArrayLike) -> bytes:
-    """Rows per cluster, largest first; ``sizes`` is (k,) counts. Beyond 60 clusters a line stands for the bars."""
-    ordered = np.sort(np.asarray(sizes, dtype=np.int64))[::-1]
-    rank = np.arange(1, len(ordered) + 1)
+def cluster_sizes(sizes: ArrayLike, ids: Sequence[int]) -> bytes:
+    """Rows per cluster, largest first; ``sizes`` and ``ids`` are (k,) counts and numbers of the clusters.
+
+    A bar bears the number of its cluster while there is room for it. Beyond 60 clusters a line stands for the bars.
+    """
+    counts = np.asarray(sizes, dtype=np.int64)
+    order = np.argsort(-counts, kind="stable")
+    ordered, rank = counts[order], np.arange(1, len(order) + 1)
+    named = sum(len(f"{number} ") for number in ids) <= _ROOM
     with drawing(6, 2.7) as figure:
         axes = figure.add_subplot()
         if len(ordered) <= 60:
@@ -56,12 +62,15 @@ def cluster_sizes(sizes: ArrayLike) -> bytes:
         else:
             axes.fill_between(rank, ordered, step="mid", color=BLUE, alpha=0.25, linewidth=0)
             axes.step(rank, ordered, where="mid", color=BLUE, linewidth=1.6)
-            axes.margins(x=0.01)
+        axes.margins(x=0.01)
+        if named:
+            axes.set_xticks(rank, [str(ids[at]) for at in order])
+        else:
+            _whole_ticks(axes)
         axes.set_ylim(bottom=0)
-        _whole_ticks(axes)
         axes.grid(visible=False, axis="x")
         axes.set_title(f"Rows in each of {len(ordered):,} clusters" if len(ordered) > 1 else "Rows in the only cluster")
-        axes.set_xlabel("clusters, largest first")
+        axes.set_xlabel("cluster, largest first" if named else "clusters, largest first")
         axes.set_ylabel("rows")
         thousands(axes)
         return as_png(figure)

@@ -119,7 +119,8 @@ def _variance_figure(job: Job, descriptor: str, projection: str) -> Figure:
 def _sizes_figure(job: Job, descriptor: str, clustering: str) -> Figure:
     about = job.store.snapshot.entries[clustering].attributes
     sizes = job.store.read(clustering, f"sweep/{about['k']:05d}/counts")
-    return Figure(title=f"{descriptor}: cluster sizes", image=plots.cluster_sizes(sizes), caption="Images per cluster.")
+    image = plots.cluster_sizes(sizes, cluster_ids(job.store, clustering))
+    return Figure(title=f"{descriptor}: cluster sizes", image=image, caption="Images per cluster.")
 
 
 def _clusters(job: Job, clustering: str, album: Album) -> tuple[Cluster, ...]:

@@ -37,6 +37,7 @@ def test_every_pass_outlives_a_worker(running, orders, case, toml, finished, tmp
     assert exports(tmp_path / "s") == finished[1]
 
 
+@pytest.mark.slow
 def test_a_task_that_kills_every_worker_ends_in_one_line(running, orders, case, toml, ingested, tmp_path):
     words = ("ingest", "s", case, *toml, "--scheduler", running.address, "--quiet")
     with orders.given("ingest:take_block", "segfault", times=2):

@@ -107,7 +107,7 @@ def make_descriptor(name: str, seed: int, *, pictures: bool = True, size: int = 
         clusters=tuple(_cluster(c, int(sizes[c]), len(points), seed, pictures=pictures) for c in range(k)),
         k_curves=Figure(title="Scores against k", image=curves, caption="The ring marks the chosen k."),
         variance_curve=Figure(title="Variance kept", image=plots.variance_curve(ratio / ratio.sum(), 46)),
-        sizes=Figure(title="Cluster sizes", image=plots.cluster_sizes(sizes)),
+        sizes=Figure(title="Cluster sizes", image=plots.cluster_sizes(sizes, range(len(sizes)))),
         algorithms=(
             Algorithm(name="k-means", k=k, calinski_harabasz=401.0, davies_bouldin=1.9, rank=1.25, seconds=64.2,
                       stability=(0.93, 0.88, 0.97), note="every k from 2 to 20, and the fine clustering"),

@@ -27,8 +27,8 @@ CHARTS = {
         [2, 3], [curve([9, 8])] * 3 + [curve([1, 0.5], [[0.9, 1], [0.2, 0.8]])], 3
     ),
     "k_curves": lambda: k_curves([2, 3, 5], [curve([9, 8, np.nan]), curve([1e6, 5e5, 2e5])], 3),
-    "sizes": lambda: plots.cluster_sizes([5, 900, 33]),
-    "many sizes": lambda: plots.cluster_sizes(np.arange(1, 401)),
+    "sizes": lambda: plots.cluster_sizes([5, 900, 33], [0, 1, 7]),
+    "many sizes": lambda: plots.cluster_sizes(np.arange(1, 401), range(400)),
     "variance": lambda: plots.variance_curve([0.5, 0.3, 0.2], 2),
     "one component": lambda: plots.variance_curve([1.0], 1),
     "histogram": lambda: plots.score_histogram([0, 7, 1000], [0, 1, 2, 3], 2.0),
@@ -48,13 +48,20 @@ def test_charts_are_deterministic_and_leave_no_trace(name):
         assert len(set(image.convert("L").get_flattened_data())) > 20
 
 
+def test_a_bar_bears_the_number_of_its_cluster():
+    """The same sizes in another order are the same bars under other numbers."""
+    one = plots.cluster_sizes([5, 900, 33], [0, 1, 7])
+    assert one == plots.cluster_sizes([900, 33, 5], [1, 7, 0])
+    assert one != plots.cluster_sizes([5, 900, 33], [0, 1, 8])
+
+
 @settings(max_examples=8)
 @given(
     sizes=st.lists(st.integers(1, 10**8), min_size=1, max_size=90),
     scores=st.lists(st.floats(0, 1e12) | st.just(float("nan")), min_size=1, max_size=12),
 )
 def test_any_sizes_and_scores_draw(sizes, scores):
-    assert plots.cluster_sizes(sizes).startswith(b"\x89PNG")
+    assert plots.cluster_sizes(sizes, range(len(sizes))).startswith(b"\x89PNG")
     ks = list(range(2, 2 + len(scores)))
     assert k_curves(ks, [curve(scores)] * 2, ks[0]).startswith(b"\x89PNG")
 

@@ -262,7 +262,8 @@ def test_what_is_fixed_or_being_forgotten_is_not_merged(copied):
         compact(store, Serial())
 
 
-@pytest.mark.parametrize("pruned", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("pruned", [False, True])
 def test_rows_are_forgotten_in_packs_as_well(copied, pruned):
     store = open_store(copied)
     wanted = needles(store, DAYS[0], GONE)

@@ -105,6 +105,7 @@ def test_killed_and_asked_again(homes, uninterrupted, tmp_path, home, what, call
     assert not (store / "forgetting").exists()
 
 
+@pytest.mark.slow
 def test_while_rows_are_being_forgotten_nobody_writes_and_all_can_read(copied, uninterrupted, tmp_path):
     wanted, counts = uninterrupted("plain", "forget")
     run(copied, "forget", tmp_path / "counts.json", "replace", counts["replace"] // 2)
