@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from streamclust import pipeline, upkeep
@@ -13,7 +14,8 @@ from streamclust.job import Job
 from streamclust.journal import Journal, Listener, Silent
 from streamclust.reporting import collect
 from streamclust.store import arrays, manifest, mend
-from streamclust.store.examine import Damage
+from streamclust.store.examine import PACK, Damage
+from streamclust.store.manifest import Entry
 from streamclust.store.store import Store, open_store
 from streamclust.store.verify import Verified, read_log, verify
 
@@ -54,22 +56,34 @@ def repair(
 def _in_place(store: Store, by: Executor, damage: tuple[Damage, ...], done: list[str]) -> tuple[Damage, ...]:
     """Metadata, and what batches derive from their rows; returns the damage that is left in those objects."""
     objects, paths = read_log(store.path / "log").objects, {one.path for one in damage if one.path}
-    metadata = [one for one in damage if one.file.endswith("zarr.json")]
+    done += _metadata(store, objects, [one for one in damage if one.file.endswith("zarr.json")])
+    arrays.forget_open_arrays()
+    done += _derived(store, by, objects, verify(store.path, by, only=paths).damage)
+    indexes = [one for one in verify(store.path, by, only=paths).damage if one.path and objects[one.path].kind == PACK]
+    done += [f"index written again: {one.file}" for one in indexes if one.array and mend.write_index(store.path, one)]
+    return verify(store.path, by, only=paths).damage
+
+
+def _metadata(store: Store, objects: Mapping[str, Entry], damage: Iterable[Damage]) -> list[str]:
     trial = store.draft("mend", "trial", "")  # so that what a killed repair left is found and swept
     try:
-        written = [d for d in metadata if mend.write_metadata(store.path, d, objects.get(d.path), trial.scratch)]
+        written = [one for one in damage if mend.write_metadata(store.path, one, objects.get(one.path), trial.scratch)]
     finally:
         trial.discard()
         store.sweep()
-    done += [f"written again from the manifest: {one.file}" for one in written]
-    arrays.forget_open_arrays()
-    left = verify(store.path, by, only=paths).damage
-    batches = {one.path for one in left if one.path and objects[one.path].kind == "batch"}
-    for path in sorted(path for path in batches if not objects[path].first):  # a pack's files hold other rows as well
-        damaged = {one.array for one in left if one.path == path}
-        made = mend.make_again(by, store.path / "data" / path, objects[path], damaged)
-        done += [f"made again from the rows: {path} {array}" for array in made]
-    return verify(store.path, by, only=paths).damage
+    return [f"written again from the manifest: {one.file}" for one in written]
+
+
+def _derived(store: Store, by: Executor, objects: Mapping[str, Entry], damage: Iterable[Damage]) -> Iterator[str]:
+    data = store.path / "data"
+    spoiled = {(one.path, one.array) for one in damage if one.path and objects[one.path].kind == "batch"}
+    for key in sorted({key for key, _ in spoiled if not objects[key].first}):
+        for array in mend.make_again(by, data / key, objects[key], {array for one, array in spoiled if one == key}):
+            yield f"made again from the rows: {key} {array}"
+    for pack in sorted({objects[key].path for key, _ in spoiled if objects[key].first}):
+        members = {key: entry for key, entry in objects.items() if entry.path == pack and entry.first}
+        for array in mend.make_again_in_pack(by, data, members, spoiled):
+            yield f"made again from the rows: a file of {pack} {array}"
 
 
 def _take_out(job: Job, paths: set[str], done: list[str]) -> set[str]:

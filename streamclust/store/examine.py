@@ -237,8 +237,8 @@ def made_of_rows(array: str) -> bool:
 
 def advice(entry: Entry, array: str, of_metadata: bool) -> str:
     """What to do about a damaged file of an object."""
-    again = entry.kind == "batch" and made_of_rows(array) and not entry.first
-    if of_metadata or kind_of(entry) in DERIVED or again:
+    again = entry.kind == "batch" and made_of_rows(array)
+    if of_metadata or again or kind_of(entry) in {*DERIVED, PACK}:
         return REPAIR
     backup = "restore the file from a backup"
     return f"{backup}, or streamclust withdraw STORE {entry.attributes['id']}" if entry.kind == "batch" else backup

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streamclust import moments as mo
 from streamclust.blocks import Executor
 from streamclust.store import arrays, metadata
-from streamclust.store.arrays import grid
+from streamclust.store.arrays import Part, Where, grid
 from streamclust.store.examine import DERIVED, PACK, Damage, kind_of, made_of_rows
 from streamclust.store.manifest import ArrayEntry, Entry, sync
 from streamclust.store.rows import Rows, leaves
+from streamclust.store.store import part
 
 
 def write_metadata(root: Path, damage: Damage, entry: Entry | None, trial: Path) -> bool:
@@ -70,10 +72,9 @@ def _fits(path: Path, other: Path, about: ArrayEntry) -> bool:
 def make_again(executor: Executor, folder: Path, entry: Entry, damaged: Collection[str]) -> Iterator[str]:
     """Moments, validity and sample of a batch, where they are damaged and its rows are not; yields what was made."""
     for array in sorted(filter(made_of_rows, damaged)):
-        room, descriptor = array.split("/")[:2]
-        needed = {f"descriptors/{descriptor}"} | ({"sample/rows"} if room == "sample" else set())
-        if needed & set(damaged):
+        if not _sources(array).isdisjoint(damaged):
             continue
+        room, descriptor = array.split("/")[:2]
         X = folder / f"descriptors/{descriptor}"
         if room == "valid":
             executor.map(_write_valid, _chunks(X, folder / array))
@@ -84,10 +85,74 @@ def make_again(executor: Executor, folder: Path, entry: Entry, damaged: Collecti
         yield array
 
 
-def _chunks(X: Path, valid: Path) -> list[Rows]:
-    """The fixed grid of a descriptor."""
+def make_again_in_pack(
+    executor: Executor, data: Path, members: Mapping[str, Entry], damaged: Collection[tuple[str, str]]
+) -> Iterator[str]:
+    """The same of the batches in one pack, whose files hold rows of several; yields arrays of which a file was made.
+
+    ``members`` are all batches in the pack, by what the log knows them by, and ``damaged`` are which of them and which
+    array.
+    """
+    for array in sorted({array for _, array in damaged if made_of_rows(array)}):
+        spoiled = [key for key in members if (key, array) in damaged]
+        made = {
+            key: _derived(executor, data, members[key], array)
+            for key in spoiled
+            if all((key, source) not in damaged for source in _sources(array))
+        }
+        places = {key: part(data, entry, array) for key, entry in members.items()}
+        pack = places[spoiled[0]].path
+        for start, stop in grid(pack):
+            here = [key for key, place in places.items() if place.first < stop and place.first + place.rows > start]
+            wanted = set(here).intersection(spoiled)
+            if wanted and wanted <= made.keys():
+                _write_file(pack, start, stop, {key: places[key] for key in here}, made)
+                yield array
+
+
+def write_index(root: Path, damage: Damage) -> bool:
+    """Write a file of a pack again as it is, for the index behind its rows; not where rows of it are damaged too."""
+    path, rows = root / "data" / damage.path / damage.array, damage.rows or (0, 0)
+    if sound := arrays.has_rows(path, *rows):
+        arrays.write_rows(path, rows[0], arrays.read_rows(path, *rows))
+    return sound
+
+
+def _sources(array: str) -> set[str]:
+    """What an array of a batch is derived from."""
+    room, descriptor = array.split("/")[:2]
+    return {f"descriptors/{descriptor}"} | ({"sample/rows"} if room == "sample" else set())
+
+
+def _derived(executor: Executor, data: Path, entry: Entry, array: str) -> NDArray[Any]:
+    """All rows of an array that a batch in a pack derives: such a batch is small."""
+    room, descriptor = array.split("/")[:2]
+    X = part(data, entry, f"descriptors/{descriptor}")
+    if room == "valid":
+        return np.asarray(np.isfinite(arrays.read_rows(X)).all(axis=1))
+    if room == "sample":
+        return np.asarray(arrays.read_rows(X)[arrays.read_rows(part(data, entry, "sample/rows"))])
+    scatter = f"moments/{descriptor}/scatter" in entry.arrays
+    return _moments(executor, X, scatter=scatter)[array.rsplit("/", 1)[1]]
+
+
+def _write_file(
+    pack: Path, start: int, stop: int, places: Mapping[str, Part], made: Mapping[str, NDArray[Any]]
+) -> None:
+    """One file of a pack, rows ``start .. stop``: what was made, and what the others have there as it is."""
+    rows = np.zeros((stop - start, *arrays.shape_of(pack)[1:]), arrays.read_rows(pack, 0, 0).dtype)
+    for key, place in places.items():
+        low, high = max(start, place.first), min(stop, place.first + place.rows)
+        mine = slice(low - place.first, high - place.first)
+        values = made[key][mine] if key in made else arrays.read_rows(place, mine.start, mine.stop)
+        rows[low - start : high - start] = values
+    arrays.write_rows(pack, start, rows)
+
+
+def _chunks(X: Where, out: Path | None = None) -> list[Rows]:
+    """The fixed grid of a descriptor, and what is written of it."""
     n, step = arrays.shape_of(X)[0], arrays.rows_per_chunk(X)
-    return list(leaves("", 0, n, step, {"X": X, "valid": valid}))
+    return list(leaves("", 0, n, step, {"X": X} | ({"valid": out} if out else {})))
 
 
 def _write_valid(rows: Rows) -> None:
@@ -106,14 +171,18 @@ def _write_sample(X: Path, folder: Path) -> None:
 
 
 def _write_moments(executor: Executor, X: Path, room: Path) -> None:
-    """In the runs that ingest adds up in, so that they are the same to the bit."""
-    d, scatter = arrays.shape_of(X)[1], (room / "scatter").is_dir()
-    found = executor.fold(_add, _chunks(X, X), mo.merge, d, scatter, run=8 if d > 1024 else 1)
-    values: dict[str, Any] = {name: getattr(found, name) for name in ("mean", "m2", "min", "max")}
-    values |= {"n": np.array([found.n])} | ({"scatter": mo.pack(found.scatter)} if found.scatter is not None else {})
-    for name, value in values.items():
+    for name, value in _moments(executor, X, scatter=(room / "scatter").is_dir()).items():
         for start, stop in grid(room / name):
             arrays.write_rows(room / name, start, value[start:stop])
+
+
+def _moments(executor: Executor, X: Where, *, scatter: bool) -> dict[str, NDArray[Any]]:
+    """In the runs that ingest adds up in, so that they are the same to the bit."""
+    d = arrays.shape_of(X)[1]
+    found = executor.fold(_add, _chunks(X), mo.merge, d, scatter, run=8 if d > 1024 else 1)
+    values: dict[str, NDArray[Any]] = {name: np.asarray(getattr(found, name)) for name in ("mean", "m2", "min", "max")}
+    values["n"] = np.array([found.n])
+    return values | ({"scatter": mo.pack(found.scatter)} if found.scatter is not None else {})
 
 
 def _add(state: mo.Moments | None, rows: Rows, d: int, scatter: bool) -> mo.Moments:

@@ -398,25 +398,78 @@ def test_repair_makes_labels_in_packs_again_and_metadata_and_leaves_rows_alone(c
     name = next(n for n, e in store.snapshot.of_kind("labels").items() if e.attributes["model"] == model)
     before = contents(store)[name][4]
     labels = store.array(name, "label")
-    moments = store.array(store.batches[0].name, "moments/a/mean")
-    for where in (labels, moments):
+    paths = store.array(store.batches[0].name, "images/path")
+    for where in (labels, paths):
         damage(arrays.chunk_files(where)[0], "flip", random.Random(1))
-    rows = arrays.chunk_files(moments)[0].read_bytes()
+    rows = arrays.chunk_files(paths)[0].read_bytes()
     for meta in (
         labels.path.parent / "distance/zarr.json",
-        moments.path.parents[1] / "b/mean/zarr.json",
+        paths.path.parents[1] / "moments/b/mean/zarr.json",
         copied / "data/packs/zarr.json",
     ):
         damage(meta, "cut", random.Random(2))
     found, done = repair(copied, SETTINGS)
     assert len([line for line in done if line.startswith("written again from the manifest")]) == 3
-    assert {one.array for one in found.damage} == {"moments/a/mean"}
+    assert {one.array for one in found.damage} == {"images/path"}
     assert {one.name for one in found.damage} <= {batch.name for batch in store.batches}
     assert all("backup" in one.hint for one in found.damage)
-    assert arrays.chunk_files(moments)[0].read_bytes() == rows
+    assert arrays.chunk_files(paths)[0].read_bytes() == rows
     after = open_store(copied)
     assert contents_of(after, name) == before
     assert not after.snapshot.entries[name].first
+
+
+@pytest.mark.parametrize("how", ["flip", "cut", "delete"])
+def test_repair_makes_again_what_batches_in_packs_derive(copied, how):
+    store, rng = open_store(copied), random.Random(how)
+    compact(store, Serial())
+    prune(store, 1)
+    derived = [f"moments/a/{name}" for name in ("n", "mean", "m2", "min", "max", "scatter")]
+    derived += ["valid/a", "sample/a", "moments/b/mean"]
+    before = contents(store)
+    for array in derived:
+        for file in arrays.chunk_files(store.array(store.batches[1].name, array).path)[-2:]:
+            damage(file, how, rng)
+    arrays.forget_open_arrays()
+    assert {one.array for one in verify(copied, Serial()).damage} == set(derived)
+    assert all("--repair" in one.hint for one in verify(copied, Serial()).damage)
+    found, done = repair(copied, SETTINGS)
+    assert found.damage == ()
+    assert {array for array in derived for line in done if array in line} == set(derived)
+    assert contents(open_store(copied)) == before
+    assert repair(copied, SETTINGS)[1] == []
+
+
+def test_repair_writes_the_index_behind_rows_again(copied):
+    store = open_store(copied)
+    compact(store, Serial())
+    prune(store, 1)
+    before, files = contents(store), arrays.chunk_files(store.array(store.batches[0].name, "descriptors/a"))
+    whole = files[0].read_bytes()
+    files[0].write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    (found,) = verify(copied, Serial()).damage
+    assert "index" in found.found
+    found, done = repair(copied, SETTINGS)
+    assert (found.damage, len(done)) == ((), 1)
+    assert files[0].read_bytes() == whole
+    assert contents(open_store(copied)) == before
+
+
+def test_what_a_batch_in_a_pack_derives_of_damaged_rows_stays_named(copied):
+    store = open_store(copied)
+    compact(store, Serial())
+    prune(store, 1)
+    second = store.batches[1].name
+    X, mean, other = (store.array(second, array) for array in ("descriptors/a", "moments/a/mean", "moments/b/mean"))
+    damage(arrays.chunk_files(X, ROWS - 1, ROWS)[0], "delete", random.Random(1))
+    for where in (mean, other):
+        for file in arrays.chunk_files(where):
+            damage(file, "flip", random.Random(2))
+    found, done = repair(copied, SETTINGS)
+    assert {one.array for one in found.damage} == {"descriptors/a", "moments/a/mean"}
+    assert second in {one.name for one in found.damage}
+    assert all("moments/b/mean" in line for line in done if line.startswith("made again from the rows"))
+    assert any("moments/b/mean" in line for line in done)
 
 
 def contents_of(store, name):
