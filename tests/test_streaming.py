@@ -189,7 +189,9 @@ def fitted(model):
 
 @few
 @seeds
-@pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
+@pytest.mark.parametrize(
+    "model", [*MODELS[:2], pytest.param(MODELS[2], marks=pytest.mark.slow)], ids=lambda model: type(model).__name__
+)
 @pytest.mark.parametrize("scheduler", [pytest.param("synchronous", marks=pytest.mark.slow), "threads"])
 def test_a_dask_array_in_any_chunks_gives_what_an_array_gives(model, scheduler, seed):
     lazy, whole = chunked(SINGLE, seed), fitted(model)

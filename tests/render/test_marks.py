@@ -17,6 +17,7 @@ def points(seed, height, width, share):
 sizes = {"seed": st.integers(0, 2**32 - 1), "height": st.integers(30, 90), "width": st.integers(30, 90)}
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(**sizes, share=st.floats(1e-4, 0.3), px=st.sampled_from([1, 3]), layers=st.integers(0, 3))
 def test_discs_are_those_of_datashader(seed, height, width, share, px, layers):

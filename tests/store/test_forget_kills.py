@@ -37,10 +37,7 @@ PACKED = {  # fewer of them where what is erased lies in packs
     "forget": [("link", 0.0, "after"), ("replace", 0.2, "before"), ("replace", 0.7, "after"), ("link", 1.0, "before")],
     "forget a day": [("rename", 0.5, "before"), ("rename", 0.9, "after")],
 }
-QUICK = {
-    ("plain", "withdraw", "link", 0.0, "after"),
-    ("plain", "forget a day", "rename", 0.5, "after"),
-}
+QUICK = {("plain", "forget a day", "rename", 0.5, "after")}
 CASES = [
     pytest.param(home, what, *point, marks=() if (home, what, *point) in QUICK else pytest.mark.slow)
     for home, of in (("plain", POINTS), ("packed", PACKED))
