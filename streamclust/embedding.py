@@ -49,13 +49,13 @@ def nearest(X: Float, sample: Float, k: int, *, itself: bool = False) -> tuple[N
     """
     origin = sample.mean(axis=0, dtype=np.float64)
     S = centred(sample, origin)
-    half = np.einsum("ij,ij->i", S, S) / 2
+    right = np.column_stack([-S, np.vecdot(S, S) / 2])
     take = min(k + _SPARE, len(S) - itself)
     indices, distances = np.empty((len(X), k), np.intp), np.empty((len(X), k))
     rows = max(16, _SCORES // len(S))
     for start in range(0, len(X), rows):
         tile = X[start : start + rows]
-        scores = half - centred(tile, origin) @ S.T
+        scores = np.column_stack([centred(tile, origin), np.ones(len(tile), np.float32)]) @ right.T
         if itself:
             scores[np.arange(len(tile)), start + np.arange(len(tile))] = np.inf
         some = candidates(scores, take).columns

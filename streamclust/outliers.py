@@ -131,9 +131,11 @@ def score_density(model: SubsampledDensity, X: NDArray[np.float32], row_ids: NDA
     own = np.stack([_position(ids, row_ids) for ids in model.ids])
     for tile in _tiles(len(X), m):
         rows = lifted(_standard(X[tile], model.centre, model.scale))
+        ratios = np.empty((len(rows), T, len(model.neighbours)))
         for t in range(T):
             distance = _distances(rows, points[t], own[t, tile])
-            total[tile] += _log_ratios(distance, model.neighbours, model.k_distance[t], model.density[t])
+            ratios[:, t] = _ratios(distance, model.neighbours, model.k_distance[t], model.density[t])
+        total[tile] = _compressed(np.log(ratios)).sum(axis=(1, 2))
     mean: NDArray[np.float32] = (total / (T * len(model.neighbours))).astype(np.float32)
     return mean
 
@@ -204,17 +206,17 @@ def _local_density(
     return k_distance, (count / reach).T.astype(np.float32)
 
 
-def _log_ratios(
+def _ratios(
     distance: NDArray[np.float32],
     ks: NDArray[np.int64],
     k_distance: NDArray[np.float32],
     density: NDArray[np.float32],
 ) -> NDArray[np.float64]:
-    """Sum over neighbourhood sizes of the compressed log(mean density of the neighbours / own density)."""
+    """(rows, K): the mean density of the neighbours by the own density."""
     # a full sort is vectorised: measured 3 to 10 times faster than a partition at several k
     radius = np.sort(distance, axis=1)[:, ks - 1]
     reach, weights, count = _neighbourhood(distance, radius, k_distance, density)
-    return np.asarray(_compressed(np.log(weights * reach / count**2)).sum(axis=1))
+    return np.asarray(weights * reach / count**2)
 
 
 def _neighbourhood(

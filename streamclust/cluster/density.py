@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamclust.cluster.distances import centred, lifted, lowered, squared_distances, tiles
-from streamclust.cluster.nearest import Nearest, nearest
+from streamclust.cluster.distances import centred, lifted, lowered, products, squared_distances, tiles
+from streamclust.cluster.nearest import Nearest, compare
 from streamclust.cluster.noise_rules import (
     NEIGHBOURS,
     Vote,
@@ -23,9 +23,9 @@ from streamclust.cluster.noise_rules import (
     fit_optics,
     judge_hdbscan,
     judge_optics,
+    least_reach,
     optics_labels,
 )
-from streamclust.cluster.scans import lower
 from streamclust.cluster.voters import MIN_SAMPLES, Voters, surroundings
 from streamclust.errors import InputError
 
@@ -158,15 +158,14 @@ def look(
     shape = len(X), V, listed(voters)
     sight = Sight(np.empty(shape, np.float32), np.empty(shape, np.int32), np.empty(shape[:2], np.int32))
     own, points = voters.seats(row_ids), [lowered(S) for S in voters.points]
+    least = [least_reach(core, anchor) for core, anchor in zip(hdbscan.core_distance, hdbscan.anchor, strict=True)]
     for tile in tiles(len(X), m, most=512):
         rows = lifted(centred(X[tile], voters.centre))
         for v in range(V):
-            squares = squared_distances(rows, points[v], own[v, tile])
-            if core is not None:
-                lower(core[v], squares)
-            near = nearest(squares, shape[2])
+            squares = products(rows, points[v], own[v, tile])
+            near, reached = compare(squares, shape[2], least[v], None if core is None else core[v])
             sight.squares[tile, v], sight.columns[tile, v] = near
-            sight.joined[tile, v] = judge_hdbscan(hdbscan[v], voters.scaled(MIN_SAMPLES), squares, near, own[v, tile])
+            sight.joined[tile, v] = judge_hdbscan(hdbscan[v], voters.scaled(MIN_SAMPLES), near, reached, own[v, tile])
     return sight
 
 

@@ -47,17 +47,25 @@ def lowered(B: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.column_stack([-2 * B, np.ones(len(B), np.float32), np.vecdot(B, B)])
 
 
-def squared_distances(
+def products(
     A: NDArray[np.float32], B: NDArray[np.float32], own: NDArray[np.int64], to_oneself: float = 0.0
 ) -> NDArray[np.float32]:
-    """(a, b) float32 of rows A, `lifted`, and B, `lowered`.
+    """(a, b) float32 squared distances of rows A, `lifted`, and B, `lowered`, some of which rounding made negative.
 
     ``own`` (a,) names the column that is the same row (or -1), which gets ``to_oneself``.
     """
     squares: NDArray[np.float32] = A @ B.T
-    np.maximum(squares, 0, out=squares)
     inside = np.flatnonzero(own >= 0)
     squares[inside, own[inside]] = to_oneself
+    return squares
+
+
+def squared_distances(
+    A: NDArray[np.float32], B: NDArray[np.float32], own: NDArray[np.int64], to_oneself: float = 0.0
+) -> NDArray[np.float32]:
+    """The same, none negative."""
+    squares = products(A, B, own, to_oneself)
+    np.maximum(squares, 0, out=squares)
     return squares
 
 

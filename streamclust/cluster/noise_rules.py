@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from streamclust.cluster.distances import among, lifted, lowered, squared_distances, tiles
-from streamclust.cluster.nearest import Nearest
-from streamclust.cluster.scans import closest
+from streamclust.cluster.nearest import Nearest, Reached, compare
 from streamclust.cluster.spanning_tree import dbscan_labels, hdbscan_labels, spanning_tree
 
 if TYPE_CHECKING:
@@ -122,9 +121,10 @@ def fit_hdbscan(S: NDArray[np.float32], near: Nearest, k: int, min_cluster_size:
     label = hdbscan_labels(spanning_tree(S, core), min_cluster_size)
     anchor = label >= 0
     reach, nearest = np.empty(len(S), np.float32), np.zeros(len(S), np.int32)
+    least = least_reach(core, anchor)
     for tile, squares in among(S, _FAR):
-        reach[tile], nearest[tile] = _reach(squares, core, anchor)
-    reach = np.maximum(reach, core)
+        reach[tile], nearest[tile] = compare(squares, 0, least)[1]
+    reach = np.maximum(np.sqrt(reach), core)
     joined = label[nearest]
     cuts = [_best_cut(reach[joined == c], label[joined == c] == c) for c in range(label.max() + 1)]
     return Vote(core, anchor, label, np.array(cuts or [-np.inf]), coefficients)
@@ -138,26 +138,22 @@ def _best_cut(reach: NDArray[np.float32], member: NDArray[np.bool_]) -> float:
     return float(reach[order[best]]) if len(gain) and gain[best] > 0 else -np.inf
 
 
-def _reach(
-    squares: NDArray[np.float32], core: NDArray[np.float32], anchor: NDArray[np.bool_]
-) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """The cluster member at the smallest max(distance, its core distance), and that distance."""
-    mutual, nearest = np.empty(len(squares), np.float32), np.empty(len(squares), np.int32)
-    closest(squares, np.where(anchor, core**2, np.float32(_FAR)), mutual, nearest)
-    return np.sqrt(mutual), nearest
+def least_reach(core: NDArray[np.float32], anchor: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """(m,): the smallest squared mutual reachability of each sampled row, out of reach where it is in no cluster."""
+    return np.where(anchor, core**2, np.float32(_FAR))
 
 
-def judge_hdbscan(
-    vote: Vote, k: int, squares: NDArray[np.float32], near: Nearest, own: NDArray[np.int64]
-) -> NDArray[np.int32]:
-    """(n,): the cluster that each row of (n, m) squared distances joins, or ``~`` the nearest one where it is noise."""
+def judge_hdbscan(vote: Vote, k: int, near: Nearest, reached: Reached, own: NDArray[np.int64]) -> NDArray[np.int32]:
+    """(n,): the cluster that each row joins, or ``~`` the nearest one where it is noise.
+
+    ``reached`` is the cluster member at the smallest squared mutual reachability, by `least_reach`.
+    """
     if not vote.anchor.any():
-        return np.full(len(squares), -1, np.int32)
-    reach, nearest = _reach(squares, vote.core_distance, vote.anchor)
-    joined = vote.label[nearest]
+        return np.full(len(own), -1, np.int32)
+    joined = vote.label[reached.columns]
     limit = vote.threshold[joined]
     # its own core distance is within the limit where k sampled rows are
-    noise = (reach > limit) | (near.squares[:, k - 1] > np.square(limit, dtype=np.float32))
+    noise = (np.sqrt(reached.squares) > limit) | (near.squares[:, k - 1] > np.square(limit, dtype=np.float32))
     sampled = np.flatnonzero(own >= 0)
     known = vote.label[own[sampled]]
     noise[sampled] = known < 0

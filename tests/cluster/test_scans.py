@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamclust.cluster import scans
+from streamclust.cluster.nearest import compare, nearest
 
-shapes = {"n": st.integers(1, 9), "m": st.integers(1, 200), "seed": st.integers(0, 2**32 - 1)}
+shapes = {"n": st.integers(1, 9), "m": st.integers(1, 400), "seed": st.integers(0, 2**32 - 1)}
 
 
 def table(n, m, seed):
@@ -26,8 +27,7 @@ def table(n, m, seed):
 @given(**shapes, count=st.integers(1, 60))
 def test_the_smallest_of_each_row_and_the_first_of_equal_ones(n, m, seed, count):
     squares, count = table(n, m, seed) - np.float32(seed % 2), min(count, m)
-    values, columns = np.empty((n, count), np.float32), np.empty((n, count), np.int32)
-    scans.smallest(squares, values, columns)
+    values, columns = nearest(squares, count)
     order = np.argsort(squares, axis=1, kind="stable")[:, :count]
     assert np.array_equal(values, np.take_along_axis(squares, order, 1))
     sound = np.isfinite(values)
@@ -37,8 +37,7 @@ def test_the_smallest_of_each_row_and_the_first_of_equal_ones(n, m, seed, count)
 @given(**shapes)
 def test_the_closest_of_each_row_beyond_what_its_column_allows(n, m, seed):
     squares, least = table(n, m, seed), table(1, m, seed + 1)[0]
-    value, column = np.empty(n, np.float32), np.empty(n, np.int32)
-    scans.closest(squares, least, value, column)
+    _, (value, column) = compare(squares, 0, least)
     mutual = np.maximum(squares, least)
     assert np.array_equal(value, mutual.min(axis=1))
     assert np.array_equal(column, mutual.argmin(axis=1))
@@ -50,8 +49,18 @@ def test_the_smallest_of_each_column_tile_by_tile(n, m, seed, k, cut):
     start = np.sort(table(m, k, seed + 1), axis=1)
     state = start.copy()
     for tile in np.split(squares, [round(cut * n)]):
-        scans.lower(state, tile)
+        compare(tile, 3, np.zeros(m, np.float32), state)
     assert np.array_equal(state, np.sort(np.concatenate([start, squares.T], axis=1), axis=1)[:, :k])
+
+
+@given(**shapes)
+def test_what_rounding_made_negative_counts_as_zero(n, m, seed):
+    squares, least = table(n, m, seed) - np.float32(0.5), table(1, m, seed + 1)[0]
+    states = np.ones((2, m, 4), np.float32)
+    found = compare(squares, 5, least, states[0])
+    expected = compare(np.maximum(squares, 0), 5, least, states[1])
+    for one, other in zip((*found[0], *found[1], states[0]), (*expected[0], *expected[1], states[1]), strict=True):
+        assert np.array_equal(one, other)
 
 
 @given(**shapes, sizes=st.lists(st.integers(1, 70), min_size=1, max_size=4), both=st.booleans(), cut=st.floats(0, 1))
