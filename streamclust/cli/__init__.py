@@ -38,7 +38,7 @@ def common(
 def main() -> None:
     """The entry point of the console script; a misspelt option is one line too."""
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="streamclust", standalone_mode=False)
     except typer.Abort:
         fail("--json" in sys.argv, "interrupted", 130)
     except Exception as error:

@@ -93,20 +93,17 @@ def make_again_in_pack(
     ``members`` are all batches in the pack, by what the log knows them by, and ``damaged`` are which of them and which
     array.
     """
-    for array in sorted({array for _, array in damaged if made_of_rows(array)}):
-        spoiled = [key for key in members if (key, array) in damaged]
-        made = {
-            key: _derived(executor, data, members[key], array)
-            for key in spoiled
-            if all((key, source) not in damaged for source in _sources(array))
-        }
+    for array in sorted({array for key, array in damaged if key in members and made_of_rows(array)}):
+        spoiled = {key for key in members if (key, array) in damaged}
+        lost = {key for key in spoiled if any((key, source) in damaged for source in _sources(array))}
         places = {key: part(data, entry, array) for key, entry in members.items()}
-        pack = places[spoiled[0]].path
+        pack = places[min(spoiled)].path
         for start, stop in grid(pack):
-            here = [key for key, place in places.items() if place.first < stop and place.first + place.rows > start]
-            wanted = set(here).intersection(spoiled)
-            if wanted and wanted <= made.keys():
-                _write_file(pack, start, stop, {key: places[key] for key in here}, made)
+            here = {k: place for k, place in places.items() if place.first < stop and place.first + place.rows > start}
+            wanted = spoiled.intersection(here)
+            if wanted and lost.isdisjoint(wanted):
+                made = {key: _derived(executor, data, members[key], array) for key in sorted(wanted)}
+                _write_file(pack, start, stop, here, made)
                 yield array
 
 

@@ -440,6 +440,21 @@ def test_repair_makes_again_what_batches_in_packs_derive(copied, how):
     assert repair(copied, SETTINGS)[1] == []
 
 
+def test_repair_inside_and_outside_packs_at_once(copied, tmp_path):
+    store = open_store(copied)
+    compact(store, Serial())
+    prune(store, 1)
+    ingest(job_on(copied), open_case(day_case(tmp_path / "more", 7, "2026-01-03")))
+    store.refresh()
+    before = contents(store)
+    for batch, array in ((0, "valid/a"), (1, "moments/b/max"), (2, "moments/a/min")):
+        damage(arrays.chunk_files(store.array(store.batches[batch].name, array))[0], "delete", random.Random(batch))
+    found, done = repair(copied, SETTINGS)
+    assert found.damage == ()
+    assert [line.split()[-1] for line in done] == ["moments/a/min", "moments/b/max", "valid/a"]
+    assert contents(open_store(copied)) == before
+
+
 def test_repair_writes_the_index_behind_rows_again(copied):
     store = open_store(copied)
     compact(store, Serial())
