@@ -24,6 +24,7 @@ def store(tmp_path_factory):
     return opened.path
 
 
+@pytest.mark.slow
 def test_a_map_is_drawn_and_brought_up_to_date(store, tmp_path):
     out = tmp_path / "map"
     first = density(store, out, "--day", "2026-01-02", "--difference", "2026-01-01", "2026-01-02")

@@ -57,6 +57,7 @@ def test_every_file_is_explained_and_names_no_machine_but_examples():
                 assert host in known or host.endswith(".example.org"), host
 
 
+@pytest.mark.slow
 def test_a_command_runs_on_the_local_cluster_and_its_exit_code_comes_out(tmp_path):
     case = write_case(tmp_path / "case", matrices(0, 60, {"a": 5}))
     command = f'{STREAMCLUST} ingest {tmp_path / "s"} {case} --quiet "$@" && exit 4'

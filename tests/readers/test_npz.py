@@ -48,7 +48,7 @@ def test_a_stored_member_is_not_copied(tmp_path: Path) -> None:
     assert isinstance(only(tmp_path / "x.npz"), Stream)
 
 
-@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("save", [np.savez, pytest.param(np.savez_compressed, marks=pytest.mark.slow)])
 def test_memory_is_little(tmp_path: Path, save) -> None:
     x = np.random.default_rng(0).normal(size=(400_000, 50)).astype(np.float32)
     save(tmp_path / "x.npz", x)

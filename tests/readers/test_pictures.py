@@ -99,6 +99,7 @@ def test_the_index_equals_zipfile(
     np.testing.assert_array_equal(np.max(found, axis=0), [*expected.values(), (-1, -1)])
 
 
+@pytest.mark.slow
 def test_many_entries_in_little_memory(tmp_path: Path) -> None:
     names = [f"cars/{i:06d}.jpg" for i in range(65_600)]  # more than the plain format can count
     path = zipped(tmp_path / "x.zip", dict.fromkeys(names, b""))

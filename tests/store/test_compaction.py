@@ -283,6 +283,7 @@ def test_rows_are_forgotten_in_packs_as_well(copied, pruned):
     assert verify(copied, Serial()).damage == ()
 
 
+@pytest.mark.slow
 def test_a_whole_day_is_forgotten_in_packs_and_not_merged_again(copied):
     store = open_store(copied)
     compact(store, Serial())

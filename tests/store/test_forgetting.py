@@ -187,6 +187,7 @@ def test_what_stands_for_a_forgotten_row_on_the_map_goes_with_its_own(copied):
         assert holding(copied, wanted) == 0
 
 
+@pytest.mark.slow
 def test_a_whole_day_before_a_date_goes_and_frees_its_room(copied):
     store = open_store(copied)
     wanted = needles(store, DAYS[0], range(0, ROWS, 9))
