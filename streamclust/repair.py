@@ -58,8 +58,9 @@ def _in_place(store: Store, by: Executor, damage: tuple[Damage, ...], done: list
     objects, paths = read_log(store.path / "log").objects, {one.path for one in damage if one.path}
     done += _metadata(store, objects, [one for one in damage if one.file.endswith("zarr.json")])
     arrays.forget_open_arrays()
-    done += _derived(store, by, objects, verify(store.path, by, only=paths).damage)
-    indexes = [one for one in verify(store.path, by, only=paths).damage if one.path and objects[one.path].kind == PACK]
+    left = verify(store.path, by, only=paths).damage
+    done += _derived(store, by, objects, left)
+    indexes = [one for one in left if one.path and objects[one.path].kind == PACK]
     done += [f"index written again: {one.file}" for one in indexes if one.array and mend.write_index(store.path, one)]
     return verify(store.path, by, only=paths).damage
 
