@@ -16,13 +16,13 @@ Float = NDArray[np.floating[Any]]
 Labels = NDArray[np.int32]
 Distances = NDArray[np.float64]
 
-_TILE_ROWS = 2048
+_TILE_ROWS = 4096
 # Scores of one GEMM stay in the second-level cache for small k and below 16 MiB for any k.
-_CACHED_SCORES = 2**17
+_CACHED_SCORES = 2**18
 _SCRATCH = 2**22
 _PAIRS = 2**18
 _JOINT = 256  # centres of small sets that share one GEMM, which a few columns at a time would leave half idle
-_FAR = 1e38  # terms below it sum to something finite in float32
+FAR = 1e38  # terms below it sum to something finite in float32
 _NEAR_ZERO = 4.0  # squares of the origin up to so many times those of the centres about it cost little precision
 _PLAINLY_NEAR = 2.01  # a median lies no farther from the mean than the spread, so that 2 says the same unsought
 
@@ -163,7 +163,7 @@ class _Joint:
     def nearest(self, tile: Float, Z: Float, norms: Float) -> tuple[Labels, Distances]:
         """Per set, of a tile : (s, m); rows that rounding could decide are compared again with more care."""
         labels, sqdist, near = self._lowest(Z, norms)
-        wide = ~(norms + 2 * self.half.max() < _FAR)
+        wide = ~(norms + 2 * self.half.max() < FAR)
         doubtful = np.flatnonzero(near & ~wide)
         for start in range(0, len(doubtful), self.rows):
             i = doubtful[start : start + self.rows]
@@ -178,7 +178,7 @@ class _Joint:
     def _lowest(self, Z: Float, norms: Float) -> tuple[Labels, Distances, NDArray[np.bool_]]:
         """The same from one product for the centred rows Z, and where rounding could decide : (m,)."""
         labels, sqdist = np.zeros((len(self.sets), len(Z)), np.int32), np.full((len(self.sets), 2, len(Z)), np.inf)
-        near, rounding = np.zeros(len(Z), np.bool_), 100 * _rounding(Z, Z.shape[1])
+        near, rounding = np.zeros(len(Z), np.bool_), 100 * rounding_of(Z, Z.shape[1])
         for start in range(0, len(Z), self.rows):
             rows = Z[start : start + self.rows]
             scores = self.scores[: len(self.minus) * len(rows)].reshape(-1, len(rows))
@@ -200,7 +200,8 @@ class _Joint:
         return labels, sqdist
 
 
-def _rounding(like: Float, p: int) -> float:
+def rounding_of(like: Float, p: int) -> float:
+    """The share of its terms that a score of p columns may be off by."""
     return float(np.finfo(like.dtype).eps * (4 + p**0.5))
 
 
@@ -209,10 +210,10 @@ def _decide(tile: Float, centers: Float, norms: Float, scores: Float, half: Floa
     labels = scores.argmin(axis=1).astype(np.int32)
     best = scores[np.arange(len(labels)), labels]
     sqdist = np.maximum(norms + 2 * best, 0).astype(np.float64)
-    doubtful = np.flatnonzero(sqdist < 100 * _rounding(norms, p) * (norms + 2 * half[labels]))
+    doubtful = np.flatnonzero(sqdist < 100 * rounding_of(norms, p) * (norms + 2 * half[labels]))
     if len(doubtful):
         margin = 2 * (scores[doubtful] - best[doubtful, None])
-        possible = margin <= _rounding(scores, p) * (norms[doubtful, None] + 2 * half)
+        possible = margin <= rounding_of(scores, p) * (norms[doubtful, None] + 2 * half)
         labels[doubtful], sqdist[doubtful] = _compare(tile[doubtful], centers, possible)
     return labels, sqdist
 

@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from streamclust.cluster.assign import exact_sqdist, tiles
+from streamclust.cluster import two_level
+from streamclust.cluster.assign import exact_sqdist, origin_of, tiles
+from streamclust.cluster.two_level import TwoLevel, lightly
 from streamclust.metrics import LabelSums, group_sums
 from streamclust.metrics import identity as no_sums
 from streamclust.metrics import merge as merge_sums
@@ -20,6 +22,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 SPARE = 64
 _MOMENTUM, _STEP = 0.85, 1.3
+_EXACT = 2  # last passes that may improve the centres, which compare rows with all of many centres
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +86,29 @@ def identity(centers: Float, spare: int = SPARE) -> LloydState:
     return LloydState(no_sums(centers), np.empty(0), np.empty((0, p), np.float32), min(k, spare))
 
 
-def lloyd_block(X: Float, sets: Mapping[Key, Float], spare: int = SPARE) -> dict[Key, LloydState]:
-    """One block's part of a Lloyd pass: X : (n, p) float32, finite, against each set's centers : (k, p) float32."""
+def lloyd_block(X: Float, sets: Mapping[Key, Float | TwoLevel], spare: int = SPARE) -> dict[Key, LloydState]:
+    """One block's part of a Lloyd pass: X : (n, p) float32, finite, against each set's centers : (k, p) float32.
+
+    Of centres on two levels, nearly every row counts for the nearest, and every other for one that is near.
+    """
+    every = {key: centers for key, centers in sets.items() if not isinstance(centers, TwoLevel)}
+    found = _against_all(X, every, spare)
+    return {
+        key: _against_near(X, centers, spare) if isinstance(centers, TwoLevel) else found[key]
+        for key, centers in sets.items()
+    }
+
+
+def _against_near(X: Float, levels: TwoLevel, spare: int) -> LloydState:
+    centers = levels.centers
+    labels, sqdist = two_level.assign(X, levels)
+    origin = origin_of(centers)
+    totals = group_sums(X - origin if origin.any() else X, labels, len(centers))
+    totals -= np.bincount(labels, minlength=len(centers))[:, None] * (centers.astype(np.float64) - origin)
+    return _state(X, centers, labels, sqdist, totals, spare)
+
+
+def _against_all(X: Float, sets: Mapping[Key, Float], spare: int) -> dict[Key, LloydState]:
     keys, centers = list(sets), list(sets.values())
     sizes = [len(c) for c in centers]
     labels = [np.empty(len(X), np.int32) for _ in keys]
@@ -142,7 +166,7 @@ def settled(state: LloydState, tol: float = 1e-4) -> bool:
 
 
 def lloyd(
-    fold: Callable[[dict[Key, NDArray[np.float32]]], Mapping[Key, LloydState]],
+    fold: Callable[[dict[Key, Any]], Mapping[Key, LloydState]],
     starts: Mapping[Key, Float],
     max_iter: int = 6,
     tol: float = 1e-4,
@@ -152,12 +176,13 @@ def lloyd(
     Parameters
     ----------
     fold : function
-        Evaluates every given set of centres over all rows (`lloyd_block`, `merge`).
+        Evaluates every given set of centres over all rows (`lloyd_block`, `merge`), or one of many on two levels.
     starts : mapping of key to (k, p)
         A repeated centre is an empty cluster, to be placed where rows are far.
     max_iter : int
         Passes that may improve the centres, the last by going to the means. Then only sets with an empty cluster, or
-        whose sizes do not descend, are read again: usually once.
+        whose sizes do not descend, are read again: usually once. All but the last of these compare rows with those of
+        1000 centres or more that are near, see `two_level`.
     tol : float
         A set is done when its centres' squared moves add up to at most ``tol`` x inertia / n.
 
@@ -168,12 +193,20 @@ def lloyd(
     active = {key: np.ascontiguousarray(centers, np.float32) for key, centers in starts.items()}
     converged, ordered, done = dict.fromkeys(starts, False), set[Key](), dict[Key, LloydResult]()
     trails, passes = dict[Key, Trail](), 0
+    rough, asked = set(active), dict[Key, Any]()
     while active:
         passes += 1
-        states = fold(dict(active))
+        rough = rough if passes <= max_iter - _EXACT else set()
+        asked = {key: lightly(c, asked.get(key)) if key in rough else c for key, c in active.items()}
+        states = fold(dict(asked))
         for key, centers in list(active.items()):
             state = states[key]
-            converged[key] |= settled(state, tol)
+            if not isinstance(asked[key], TwoLevel):
+                converged[key] |= settled(state, tol)
+            elif state.empty:
+                del asked[key]  # whose centre goes elsewhere
+            elif settled(state, tol):
+                rough.discard(key)
             if not converged[key] and passes < max_iter - 1:
                 active[key], trails[key] = onward(state, trails.get(key))
             elif not converged[key] and passes < max_iter:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from streamclust.cluster.assign import assign
 from streamclust.cluster.kmeans import LloydState, Trail, lloyd_block, merge, onward, settled, update
+from streamclust.cluster.two_level import lightly
 from streamclust.compiled import compiled
 
 Float = NDArray[np.floating[Any]]
@@ -23,9 +24,9 @@ _ROWS_PER_CENTER = 200
 _FINE_ROWS_PER_CENTER = 20
 _ENOUGH_TO_JUDGE = 1000
 _SOME, _TO_THE_END = 5, 100
-_MORE = 8
+_MORE, _FIRST, _ONE_IN = 8, 10, 3  # times as many restarts; iterations after which one in so many goes on
 _POLISH = 5
-_POLISH_ITER = 20
+_POLISH_ITER, _FINE_POLISH_ITER = 20, 5  # passes over all rows gain more of many centres
 _AT_ONCE, _IN_CACHE = 64, 2048  # rows drawn at once, and rows whose distances to these stay in the cache
 _SLICE = 8192  # rows that one thread iterates over; the same for any number of threads
 
@@ -84,11 +85,14 @@ def restarts(
         few = group is coarse and len(sample) < _POLISH * size
         tries = count * min(_MORE, max(1, size // len(sample))) if few else count
         train, judge, polish = _split(sample, size, rng)
-        draws = [kmeans_plusplus(train, max(group), rng) for _ in range(tries)]
-        starts = {(k, i): _pad(draw[:k], k) for k in group for i, draw in enumerate(draws)}
+        with ThreadPoolExecutor(n_jobs) as pool:
+            draws = list(pool.map(partial(_Drawing(train).draw, max(group)), rng.spawn(tries)))
+        starts = {(k, i): _pad(train[draw[:k]], k) for k in group for i, draw in enumerate(draws)}
+        if tries > 1 and few and not n_iter:
+            starts = _best(train, judge, starts, _FIRST, max(keep, tries // _ONE_IN), n_jobs)
         if tries > 1:
             starts = _best(train, judge, starts, n_iter or (_TO_THE_END if few else _SOME), keep, n_jobs)
-        polished, reached = _iterate(polish, starts, _POLISH_ITER, n_jobs)
+        polished, reached = _iterate(polish, starts, _POLISH_ITER if group is coarse else _FINE_POLISH_ITER, n_jobs)
         found |= {k: [polished[key] for key in _lowest(reached, k)] for k in group}
     return found
 
@@ -100,31 +104,52 @@ def kmeans_plusplus(X: Float, k: int, rng: np.random.Generator) -> Centers:
     one that was kept has come near: rejection sampling, so that they are distributed as if drawn one by one. Source:
     Cohen-Addad et al., "Fast and accurate k-means++ via rejection sampling", NeurIPS 2020.
     """
-    Z = np.ascontiguousarray(X - np.median(X, axis=0), np.float32)
-    Z /= np.maximum(np.abs(Z).max(), np.finfo(np.float32).tiny)  # squares of 1e25 are beyond float32
-    norms = np.einsum("ij,ij->i", Z, Z)
-    noise = np.float32(8 * np.finfo(np.float32).eps * Z.shape[1] ** 0.5)
-    chosen = [int(rng.integers(len(X)))]
-    closest = _sqdist(Z[chosen], norms[chosen], Z, norms, noise)[0]
-    count = _AT_ONCE if k > _FINE else 2 + int(np.log(k))
-    while len(chosen) < k:
-        reach = np.cumsum(closest, dtype=np.float64)
-        if reach[-1] == 0:
-            break
-        drawn = np.searchsorted(reach, rng.random(count) * reach[-1], side="right").clip(max=len(X) - 1)
-        if k > _FINE:
-            apart = _sqdist(Z[drawn], norms[drawn], Z[drawn], norms[drawn], noise)
-            drawn = drawn[_kept(closest[drawn], apart, rng.random(count))][: k - len(chosen)]
-            for start in range(0, len(Z), _IN_CACHE):
-                part = slice(start, start + _IN_CACHE)
-                _nearer(Z[drawn] @ Z[part].T, norms[drawn], norms[part], noise, closest[part])
-            chosen.extend(drawn.tolist())
-        else:
-            after = np.minimum(_sqdist(Z[drawn], norms[drawn], Z, norms, noise), closest)
-            best = int(after.sum(axis=1, dtype=np.float64).argmin())
-            chosen.append(int(drawn[best]))
-            closest = after[best]
-    return np.ascontiguousarray(X[chosen], np.float32)
+    return np.ascontiguousarray(X[_Drawing(X).draw(k, rng)], np.float32)
+
+
+class _Drawing:
+    """Rows made ready for many draws of k-means++."""
+
+    def __init__(self, X: Float) -> None:
+        Z = np.ascontiguousarray(X - np.median(X, axis=0), np.float32)
+        self.Z = Z / np.maximum(np.abs(Z).max(), np.finfo(np.float32).tiny)  # squares of 1e25 are beyond float32
+        self.norms = np.vecdot(self.Z, self.Z)
+        self.noise = np.float32(8 * np.finfo(np.float32).eps * Z.shape[1] ** 0.5)
+
+    def draw(self, k: int, rng: np.random.Generator) -> list[int]:
+        """Which rows are drawn."""
+        chosen = [int(rng.integers(len(self.Z)))]
+        closest = np.full(len(self.Z), np.inf, np.float32)
+        self._approach(chosen, closest)
+        count = _AT_ONCE if k > _FINE else 2 + int(np.log(k))
+        while len(chosen) < k:
+            reach = np.cumsum(closest, dtype=np.float64)
+            if reach[-1] == 0:
+                break
+            drawn = np.searchsorted(reach, rng.random(count) * reach[-1], side="right").clip(max=len(closest) - 1)
+            few = self._apart(drawn, closest, rng)[: k - len(chosen)] if k > _FINE else self._best(drawn, closest)
+            self._approach(few, closest)
+            chosen.extend(few)
+        return chosen
+
+    def _best(self, drawn: NDArray[np.intp], closest: Centers) -> list[int]:
+        """The one that leaves the smallest sum."""
+        products = self.Z[drawn] @ self.Z.T
+        return [int(drawn[_sums_after(products, self.norms[drawn], self.norms, self.noise, closest).argmin()])]
+
+    def _apart(self, drawn: NDArray[np.intp], closest: Centers, rng: np.random.Generator) -> list[int]:
+        """Those that are kept, as others that are have come near."""
+        norms = self.norms[drawn]
+        scale = norms[:, None] + norms
+        apart = scale - 2 * (self.Z[drawn] @ self.Z[drawn].T)
+        return [
+            int(drawn[i]) for i in _kept(closest[drawn], apart * (apart > self.noise * scale), rng.random(len(drawn)))
+        ]
+
+    def _approach(self, rows: list[int], closest: Centers) -> None:
+        for start in range(0, len(self.Z), _IN_CACHE):
+            part = slice(start, start + _IN_CACHE)
+            _nearer(self.Z[rows] @ self.Z[part].T, self.norms[rows], self.norms[part], self.noise, closest[part])
 
 
 def _kept(closest: Centers, apart: Centers, coins: NDArray[np.float64]) -> list[int]:
@@ -139,13 +164,31 @@ def _kept(closest: Centers, apart: Centers, coins: NDArray[np.float64]) -> list[
 
 @compiled
 def _nearer(products: Centers, row_norms: Centers, norms: Centers, noise: np.float32, closest: Centers) -> None:
-    """Take the squared distances to some rows, of which these are the products : (c, n), into the closest : (n,)."""
+    """Take the squared distances to some rows, of which these are the products : (c, n), into the closest : (n,).
+
+    A distance is 0 where rounding cannot tell the rows apart.
+    """
     for r in range(len(products)):
         for i in range(len(closest)):
             scale = row_norms[r] + norms[i]
             square = scale - np.float32(2) * products[r, i]
             square = square if square > noise * scale else np.float32(0)
             closest[i] = min(closest[i], square)
+
+
+@compiled
+def _sums_after(
+    products: Centers, row_norms: Centers, norms: Centers, noise: np.float32, closest: Centers
+) -> NDArray[np.float64]:
+    """What the closest would add up to if each of the rows alone were taken in : (c,)."""
+    sums = np.zeros(len(products))
+    for i in range(len(closest)):
+        for r in range(len(products)):
+            scale = row_norms[r] + norms[i]
+            square = scale - np.float32(2) * products[r, i]
+            square = square if square > noise * scale else np.float32(0)
+            sums[r] += min(closest[i], square)
+    return sums
 
 
 def _split(sample: Float, size: int, rng: np.random.Generator) -> tuple[Float, Float, Float]:
@@ -171,14 +214,16 @@ def _iterate(
 ) -> tuple[dict[tuple[int, int], Centers], dict[tuple[int, int], float]]:
     """Every set's centres after at most that many Lloyd iterations, and the inertia that the last of them saw."""
     centers, inertia, active = dict(sets), dict.fromkeys(sets, float("inf")), set(sets)
-    trails = dict[tuple[int, int], Trail]()
+    trails, now = dict[tuple[int, int], Trail](), dict[tuple[int, int], Any]()
     slices = [X[start : start + _SLICE] for start in range(0, len(X), _SLICE)]
     with ThreadPoolExecutor(n_jobs) as pool:
         for i in range(n_iter):
-            now = {key: centers[key] for key in sets if key in active}
+            now = {key: lightly(centers[key], now.get(key)) for key in sets if key in active}
             states = reduce(_merged, pool.map(lambda rows, now=now: lloyd_block(rows, now, spare=8), slices))
             for key, state in states.items():
                 inertia[key] = state.inertia
+                if state.empty:
+                    del now[key]  # whose centre goes elsewhere
                 if i == n_iter - 1 or settled(state):
                     centers[key] = update(state)[0]
                     active.discard(key)
@@ -200,12 +245,5 @@ def _lowest(cost: Mapping[tuple[int, int], float], k: int) -> list[tuple[int, in
     return sorted((key for key in cost if key[0] == k), key=cost.__getitem__)
 
 
-def _pad(centers: Centers, k: int) -> Centers:
-    return np.concatenate([centers, np.repeat(centers[:1], k - len(centers), axis=0)])
-
-
-def _sqdist(rows: Centers, row_norms: Centers, Z: Centers, norms: Centers, noise: np.float32) -> Centers:
-    """Squared distances of all of Z to some rows : (c, n), 0 where rounding cannot tell them apart."""
-    scale = row_norms[:, None] + norms
-    squares = scale - 2 * (rows @ Z.T)
-    return np.where(squares > noise * scale, squares, np.float32(0))
+def _pad(centers: Float, k: int) -> Centers:
+    return np.concatenate([centers, np.repeat(centers[:1], k - len(centers), axis=0)]).astype(np.float32, copy=False)

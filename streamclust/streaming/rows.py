@@ -18,7 +18,7 @@ from streamclust.sampling import batch_key, sample_rows
 
 S = TypeVar("S")
 FLOATS = (np.float64, np.float32)
-_MOST_ROWS, _MOST_BYTES = 2**16, 48 * 2**20
+_MOST_ROWS, _MOST_BYTES = 2**14, 48 * 2**20
 
 
 class Scheduled(Dask):
@@ -34,7 +34,8 @@ class Rows:
     """n rows of d features in blocks, read as ``dtype``, a type or several as `check_array` takes them.
 
     Blocks are views of an array in memory, cut by its shape alone, or the delayed blocks of a dask array. Every task
-    refuses a block with NaN or infinity (ValueError), so no pass is spent on looking for them.
+    refuses a block with NaN or infinity (ValueError), so no pass is spent on looking for them; None for the ``dtype``
+    says that it has been looked for them and that they are of the type that is wanted.
     """
 
     blocks: Sequence[Any]
@@ -90,7 +91,7 @@ def rows_of(estimator: Any, X: Any, *, reset: bool, dtype: Any = FLOATS, min_row
     X = validate_data(estimator, X, reset=reset, dtype=dtype, ensure_min_samples=min_rows)
     step = 2 ** int(np.log2(min(_MOST_ROWS, max(1, _MOST_BYTES // (X.shape[1] * X.itemsize)))))
     blocks = [X[start : start + step] for start in range(0, len(X), step)]
-    return Rows(blocks, [len(b) for b in blocks], X.shape, dtype, Dask() if len(blocks) > 1 else Serial())
+    return Rows(blocks, [len(b) for b in blocks], X.shape, None, Dask() if len(blocks) > 1 else Serial())
 
 
 def each_row(
@@ -135,7 +136,9 @@ def _checked(estimator: Any, X: Any, reset: bool, min_rows: int) -> Any:
 
 
 def _read(block: Any, dtype: Any) -> NDArray[Any]:
-    return np.asarray(check_array(block, dtype=dtype, ensure_min_samples=0, input_name="X"))
+    if dtype is not None:
+        block = check_array(block, dtype=dtype, ensure_min_samples=0, input_name="X")
+    return np.asarray(block)
 
 
 def _start(state: None, block: Any, dtype: Any, task: Callable[..., S], args: tuple[Any, ...]) -> S:
