@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -102,16 +103,24 @@ def forget_open_arrays() -> None:
     _open_with_zarr.cache_clear()
 
 
-@lru_cache(maxsize=4096)
-def _described(path: Path) -> Form | None:
-    return metadata.describe(path)
-
-
 def is_as_said(where: Where, shape: tuple[int, ...], dtype: str, grid: tuple[int, ...]) -> bool:
-    """Whether metadata fits what is known of an array; that of a larger one it lies in is read once only."""
-    if isinstance(where, Path):
-        return metadata.describe(where) == (shape, dtype, grid)
-    return holds(_described(where.path), where, shape, dtype)
+    """Whether metadata fits what is known of an array; it is read again only where the file is another one."""
+    found = _described(path := where.path if isinstance(where, Part) else where, _stamp(path))
+    return holds(found, where, shape, dtype) if isinstance(where, Part) else found == (shape, dtype, grid)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What changes with every write to an array's metadata."""
+    try:
+        about = os.stat(f"{path}/zarr.json")  # noqa: PTH116 - a third of the time
+    except OSError:
+        return ()
+    return about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns
+
+
+@lru_cache(maxsize=4096)
+def _described(path: Path, stamp: tuple[int, ...]) -> Form | None:
+    return metadata.describe(path)
 
 
 def holds(found: Form | None, part: Part, shape: Any, dtype: str) -> bool:

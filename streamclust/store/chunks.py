@@ -147,13 +147,16 @@ def read(file: Path, array: Plain, held: int, start: int, stop: int) -> NDArray[
     first, last = start // step, -(-stop // step)
     rows = np.empty(((last - first) * step, *array.shape[1:]), array.dtype)
     data = rows.reshape(last - first, -1).view(np.uint8)
-    with file.open("rb", buffering=0) as source:
-        size, wanted = os.fstat(source.fileno()).st_size, file_bytes(array, held)
+    handle = os.open(file, os.O_RDONLY)
+    try:
+        size, wanted = os.fstat(handle).st_size, file_bytes(array, held)
         if size != wanted:
             raise ValueError(f"{size:,} bytes instead of {wanted:,}")
         for i in range(0, last - first, _AT_ONCE):
             part = data[i : i + _AT_ONCE]
-            _read_chunks(source.fileno(), part, (first + i) * (part.shape[1] + CRC_BYTES))
+            _read_chunks(handle, part, (first + i) * (part.shape[1] + CRC_BYTES))
+    finally:
+        os.close(handle)
     return rows[start - first * step : stop - first * step]
 
 

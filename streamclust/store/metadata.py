@@ -84,7 +84,7 @@ def chunk_paths(path: Path, shape: tuple[int, ...], grid: tuple[int, ...], start
         return []
     indices = [range(start // grid[0], -(-stop // grid[0]))]
     indices += [range(-(-size // chunk)) for size, chunk in zip(shape[1:], grid[1:], strict=True)]
-    return [path.joinpath("c", *map(str, index)) for index in itertools.product(*indices)]
+    return [path / "/".join(["c", *map(str, index)]) for index in itertools.product(*indices)]
 
 
 def sized_files(path: Path, meta: Mapping[str, Any], start: int, stop: int) -> list[tuple[Path, int | None]]:

@@ -246,7 +246,7 @@ def unfinished(snapshot: Snapshot) -> list[str]:
 
 def address(data: Path, entry: Entry, array: str) -> Where:
     """Where an array of an object lies below the folder ``data``."""
-    return part(data, entry, array) if entry.first else data / entry.path / array
+    return part(data, entry, array) if entry.first else data / f"{entry.path}/{array}"
 
 
 def part(data: Path, entry: Entry, array: str) -> Part:
