@@ -25,7 +25,8 @@ from streamclust.cluster.kmeans import (
     settled,
     update,
 )
-from streamclust.cluster.restarts import kmeans_plusplus, restarts
+from streamclust.cluster.restarts import restarts
+from streamclust.cluster.seeding import Drawing
 
 laws = settings(max_examples=40)
 
@@ -65,6 +66,10 @@ def folding(blocks):
 
 def distinct(X):
     return len(np.unique(X + 0, axis=0))
+
+
+def kmeans_plusplus(X, k, rng):
+    return X[Drawing(X).draw(k, rng)]
 
 
 def true_sqdist(X, centers):
@@ -312,7 +317,7 @@ def test_kmeans_plusplus_draws_distinct_rows(offset):
 
 
 def test_rows_drawn_at_once_are_distributed_as_if_drawn_one_by_one(monkeypatch):
-    monkeypatch.setattr("streamclust.cluster.restarts._FINE", 0)
+    monkeypatch.setattr("streamclust.cluster.seeding.GREEDY", 0)
     places, draws = np.array([0.0, 1.0, 3.0, 7.0]), 4000
     rng = np.random.default_rng(8)
     X = places[:, None].astype(np.float32)

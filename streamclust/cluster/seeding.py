@@ -1,0 +1,106 @@
+"""k-means++: rows that are drawn far from one another, to start from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamclust.compiled import compiled
+
+Float = NDArray[np.floating[Any]]
+Centers = NDArray[np.float32]
+
+GREEDY = 100  # clusters up to which each row is the best of a few
+_AT_ONCE, _IN_CACHE = 64, 2048  # rows drawn at once, and rows whose distances to these stay in the cache
+
+
+class Drawing:
+    """Rows X : (n, p), finite, made ready for many draws of k-means++.
+
+    Greedy for k up to 100. For more than 100 many rows are drawn at once and refused as often as one that was kept has
+    come near: rejection sampling, so that they are distributed as if drawn one by one. Sources: Arthur and
+    Vassilvitskii, "k-means++", SODA 2007, with greedy candidates as in scikit-learn; Cohen-Addad et al., "Fast and
+    accurate k-means++ via rejection sampling", NeurIPS 2020.
+    """
+
+    def __init__(self, X: Float) -> None:
+        Z = np.ascontiguousarray(X - np.median(X, axis=0), np.float32)
+        self.Z = Z / np.maximum(np.abs(Z).max(), np.finfo(np.float32).tiny)  # squares of 1e25 are beyond float32
+        self.norms = np.vecdot(self.Z, self.Z)
+        self.noise = np.float32(8 * np.finfo(np.float32).eps * Z.shape[1] ** 0.5)
+
+    def draw(self, k: int, rng: np.random.Generator) -> list[int]:
+        """Which k distinct rows are drawn, each far from those before it; fewer where X has fewer distinct rows."""
+        chosen = [int(rng.integers(len(self.Z)))]
+        closest = np.full(len(self.Z), np.inf, np.float32)
+        self._approach(chosen, closest)
+        count = _AT_ONCE if k > GREEDY else 2 + int(np.log(k))
+        while len(chosen) < k:
+            reach = np.cumsum(closest, dtype=np.float64)
+            if reach[-1] == 0:
+                break
+            drawn = np.searchsorted(reach, rng.random(count) * reach[-1], side="right").clip(max=len(closest) - 1)
+            few = self._apart(drawn, closest, rng)[: k - len(chosen)] if k > GREEDY else self._best(drawn, closest)
+            self._approach(few, closest)
+            chosen.extend(few)
+        return chosen
+
+    def _best(self, drawn: NDArray[np.intp], closest: Centers) -> list[int]:
+        """The one that leaves the smallest sum."""
+        products = self.Z[drawn] @ self.Z.T
+        return [int(drawn[_sums_after(products, self.norms[drawn], self.norms, self.noise, closest).argmin()])]
+
+    def _apart(self, drawn: NDArray[np.intp], closest: Centers, rng: np.random.Generator) -> list[int]:
+        """Those that are kept, as others that are have come near."""
+        norms = self.norms[drawn]
+        scale = norms[:, None] + norms
+        apart = scale - 2 * (self.Z[drawn] @ self.Z[drawn].T)
+        return [
+            int(drawn[i]) for i in _kept(closest[drawn], apart * (apart > self.noise * scale), rng.random(len(drawn)))
+        ]
+
+    def _approach(self, rows: list[int], closest: Centers) -> None:
+        for start in range(0, len(self.Z), _IN_CACHE):
+            part = slice(start, start + _IN_CACHE)
+            _nearer(self.Z[rows] @ self.Z[part].T, self.norms[rows], self.norms[part], self.noise, closest[part])
+
+
+def _kept(closest: Centers, apart: Centers, coins: NDArray[np.float64]) -> list[int]:
+    """Which of some drawn rows to keep, whose squared distances to those before were ``closest``."""
+    near, kept = closest.copy(), list[int]()
+    for i, coin in enumerate(coins):
+        if coin * closest[i] < near[i]:
+            kept.append(i)
+            near = np.minimum(near, apart[i])
+    return kept
+
+
+@compiled
+def _nearer(products: Centers, row_norms: Centers, norms: Centers, noise: np.float32, closest: Centers) -> None:
+    """Take the squared distances to some rows, of which these are the products : (c, n), into the closest : (n,).
+
+    A distance is 0 where rounding cannot tell the rows apart.
+    """
+    for r in range(len(products)):
+        for i in range(len(closest)):
+            scale = row_norms[r] + norms[i]
+            square = scale - np.float32(2) * products[r, i]
+            square = square if square > noise * scale else np.float32(0)
+            closest[i] = min(closest[i], square)
+
+
+@compiled
+def _sums_after(
+    products: Centers, row_norms: Centers, norms: Centers, noise: np.float32, closest: Centers
+) -> NDArray[np.float64]:
+    """What the closest would add up to if each of the rows alone were taken in : (c,)."""
+    sums = np.zeros(len(products))
+    for i in range(len(closest)):
+        for r in range(len(products)):
+            scale = row_norms[r] + norms[i]
+            square = scale - np.float32(2) * products[r, i]
+            square = square if square > noise * scale else np.float32(0)
+            sums[r] += min(closest[i], square)
+    return sums
