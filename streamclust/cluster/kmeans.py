@@ -1,4 +1,4 @@
-"""k-means over blocks: exact Lloyd passes whose states merge, and steps with momentum between them."""
+"""k-means over blocks: Lloyd passes whose states merge, and steps with momentum between them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from streamclust.cluster import two_level
 from streamclust.cluster.assign import exact_sqdist, origin_of, tiles
-from streamclust.cluster.two_level import TwoLevel, lightly
+from streamclust.cluster.two_level import Asked, TwoLevel, roughly
 from streamclust.metrics import LabelSums, group_sums
 from streamclust.metrics import identity as no_sums
 from streamclust.metrics import merge as merge_sums
@@ -22,7 +22,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 SPARE = 64
 _MOMENTUM, _STEP = 0.85, 1.3
-_EXACT = 2  # last passes that may improve the centres, which compare rows with all of many centres
+_EXACT = 2  # last passes, in which rows are compared with all of many centres
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ def settled(state: LloydState, tol: float = 1e-4) -> bool:
 
 
 def lloyd(
-    fold: Callable[[dict[Key, Any]], Mapping[Key, LloydState]],
+    fold: Callable[[dict[Key, Asked]], Mapping[Key, LloydState]],
     starts: Mapping[Key, Float],
     max_iter: int = 6,
     tol: float = 1e-4,
@@ -181,8 +181,8 @@ def lloyd(
         A repeated centre is an empty cluster, to be placed where rows are far.
     max_iter : int
         Passes that may improve the centres, the last by going to the means. Then only sets with an empty cluster, or
-        whose sizes do not descend, are read again: usually once. All but the last of these compare rows with those of
-        1000 centres or more that are near, see `two_level`.
+        whose sizes do not descend, are read again: usually once. Until the last two, or until it settles, a search of
+        1000 centres or more compares rows with those that are near, see `two_level`.
     tol : float
         A set is done when its centres' squared moves add up to at most ``tol`` x inertia / n.
 
@@ -193,20 +193,20 @@ def lloyd(
     active = {key: np.ascontiguousarray(centers, np.float32) for key, centers in starts.items()}
     converged, ordered, done = dict.fromkeys(starts, False), set[Key](), dict[Key, LloydResult]()
     trails, passes = dict[Key, Trail](), 0
-    rough, asked = set(active), dict[Key, Any]()
+    rough, asked = set(active), dict[Key, Asked]()
     while active:
         passes += 1
         rough = rough if passes <= max_iter - _EXACT else set()
-        asked = {key: lightly(c, asked.get(key)) if key in rough else c for key, c in active.items()}
+        asked = {key: roughly(c, asked.get(key)) if key in rough else c for key, c in active.items()}
         states = fold(dict(asked))
         for key, centers in list(active.items()):
             state = states[key]
             if not isinstance(asked[key], TwoLevel):
                 converged[key] |= settled(state, tol)
-            elif state.empty:
-                del asked[key]  # whose centre goes elsewhere
             elif settled(state, tol):
                 rough.discard(key)
+            elif state.empty:
+                del asked[key]  # its centres go elsewhere, and are put in order
             if not converged[key] and passes < max_iter - 1:
                 active[key], trails[key] = onward(state, trails.get(key))
             elif not converged[key] and passes < max_iter:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from streamclust.cluster.assign import assign
 from streamclust.cluster.kmeans import LloydState, Trail, lloyd_block, merge, onward, settled, update
 from streamclust.cluster.seeding import GREEDY, Drawing
-from streamclust.cluster.two_level import lightly
+from streamclust.cluster.two_level import Asked, roughly
 
 Float = NDArray[np.floating[Any]]
 Centers = NDArray[np.float32]
@@ -53,8 +53,8 @@ def restarts(
     train_rows : int
         Sample rows that a restart trains on, or 200 for each centre (20 for k > 100) if that is more.
     n_iter : int
-        Lloyd iterations before a restart is judged; by default 5, or up to 100 for a small sample. A lone start is
-        not judged, only polished.
+        Lloyd iterations before a restart is judged; by default 5, or for a small sample 10, and up to 100 more for the
+        best third, at least ``keep``. A lone start is not judged, only polished.
     keep : int
         How many starts to return per k.
     seed : int
@@ -117,16 +117,16 @@ def _iterate(
 ) -> tuple[dict[tuple[int, int], Centers], dict[tuple[int, int], float]]:
     """Every set's centres after at most that many Lloyd iterations, and the inertia that the last of them saw."""
     centers, inertia, active = dict(sets), dict.fromkeys(sets, float("inf")), set(sets)
-    trails, now = dict[tuple[int, int], Trail](), dict[tuple[int, int], Any]()
+    trails, now = dict[tuple[int, int], Trail](), dict[tuple[int, int], Asked]()
     slices = [X[start : start + _SLICE] for start in range(0, len(X), _SLICE)]
     with ThreadPoolExecutor(n_jobs) as pool:
         for i in range(n_iter):
-            now = {key: lightly(centers[key], now.get(key)) for key in sets if key in active}
+            now = {key: roughly(centers[key], now.get(key)) for key in sets if key in active}
             states = reduce(_merged, pool.map(lambda rows, now=now: lloyd_block(rows, now, spare=8), slices))
             for key, state in states.items():
                 inertia[key] = state.inertia
                 if state.empty:
-                    del now[key]  # whose centre goes elsewhere
+                    del now[key]  # its centres go elsewhere, and are put in order
                 if i == n_iter - 1 or settled(state):
                     centers[key] = update(state)[0]
                     active.discard(key)

@@ -17,6 +17,7 @@ from streamclust.cluster.matching import first, match
 from streamclust.cluster.members import MembersState, members_block
 from streamclust.cluster.members import merge as merge_members
 from streamclust.cluster.restarts import restarts
+from streamclust.cluster.two_level import Asked
 from streamclust.job import Job, fingerprint
 from streamclust.sampling import batch_key, row_hashes
 from streamclust.stages.compare import clusterings, label_rows, table_key
@@ -103,7 +104,7 @@ def _fit(job: Job, ballot: Ballot, names: Names, addresses: Sequence[Rows]) -> d
     ks = [k for k in settings.ks if k <= len(sample)] or [1]
     starts = job.executor.map(start, [ks], sample, settings.restarts, seed)[0]
 
-    def fold(centers: dict[int, Centers]) -> Mapping[int, kmeans.LloydState]:
+    def fold(centers: dict[int, Asked]) -> Mapping[int, kmeans.LloydState]:
         return job.executor.fold(add_votes, addresses, merge_lloyd, centers, ballot, names, run=1)
 
     return kmeans.lloyd(fold, starts, settings.passes)

@@ -18,6 +18,7 @@ from streamclust.cluster.heights import Linkage
 from streamclust.cluster.hierarchy import agglomerate, cut, cut_all, linkage_matrix
 from streamclust.cluster.restarts import restarts
 from streamclust.cluster.stability import half_of, judges_of
+from streamclust.cluster.two_level import Asked
 from streamclust.job import Job
 from streamclust.metrics import DaviesState, LabelSums
 from streamclust.stages.reduced import load_sample, read_valid
@@ -104,7 +105,7 @@ def _micro_clusters(job: Job, sample: Single, addresses: Sequence[Rows], *, ever
     if not every and len(start) > most:
         start = job.executor.map(start_micro, [most], sample, job.settings.seed, job.executor.threads)[0]
 
-    def fold(centers: dict[str, Single]) -> Mapping[str, kmeans.LloydState]:
+    def fold(centers: dict[str, Asked]) -> Mapping[str, kmeans.LloydState]:
         return job.executor.fold(add_lloyd, addresses, merge_lloyd, centers, run=1)
 
     return kmeans.lloyd(fold, {"": start}, PASSES)[""]

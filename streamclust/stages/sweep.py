@@ -1,4 +1,4 @@
-"""One descriptor's sweep over k: starts, exact Lloyd passes and indices of every k, each read of the data shared."""
+"""One descriptor's sweep over k: starts, Lloyd passes and indices of every k, each read of the data shared."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from streamclust.cluster.assign import assign
 from streamclust.cluster.restarts import restarts
 from streamclust.cluster.spread import Spread
 from streamclust.cluster.stability import half_labels, judged, stability
+from streamclust.cluster.two_level import Asked
 from streamclust.job import Job
 from streamclust.stages.former import FINE
 from streamclust.stages.reduced import load_sample, read_valid
@@ -40,13 +41,13 @@ class Score:
 
 
 def sweep(job: Job, projection: str, addresses: list[Rows], fine_k: int, former: Centers) -> dict[Any, Score]:
-    """Exact Lloyd passes and both indices for every k: each read of the data shared by all.
+    """Lloyd passes and both indices for every k: each read of the data shared by all.
 
     Where as many clusters were there before, their start is taken unless the other saves a few percent and, of those
     that may have names, takes none away.
     """
 
-    def fold(centers: Centers) -> Mapping[Any, kmeans.LloydState]:
+    def fold(centers: Mapping[Any, Asked]) -> Mapping[Any, kmeans.LloydState]:
         return job.executor.fold(add_lloyd, addresses, merge_lloyd, centers, run=1)
 
     starts: dict[Any, NDArray[np.float32]] = dict(_starts(job, projection, addresses, fine_k))
@@ -128,7 +129,9 @@ def chain_block(models: Mapping[Any, Any], rows: Rows) -> dict[Any, Any]:
     return minibatch.step(models, read_valid(rows)[0])
 
 
-def add_lloyd(state: Mapping[Any, kmeans.LloydState] | None, rows: Rows, centers: Centers) -> dict[Any, Any]:
+def add_lloyd(
+    state: Mapping[Any, kmeans.LloydState] | None, rows: Rows, centers: Mapping[Any, Asked]
+) -> dict[Any, Any]:
     """One block against every set of centres."""
     Z = read_valid(rows)[0]
     found = kmeans.lloyd_block(Z, centers)

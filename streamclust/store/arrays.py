@@ -105,12 +105,14 @@ def forget_open_arrays() -> None:
 
 def is_as_said(where: Where, shape: tuple[int, ...], dtype: str, grid: tuple[int, ...]) -> bool:
     """Whether metadata fits what is known of an array; it is read again only where the file is another one."""
-    found = _described(path := where.path if isinstance(where, Part) else where, _stamp(path))
+    path = where.path if isinstance(where, Part) else where
+    stamp = _stamp(path)
+    found = _described(path, stamp) if stamp else metadata.describe(path)
     return holds(found, where, shape, dtype) if isinstance(where, Part) else found == (shape, dtype, grid)
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
-    """What changes with every write to an array's metadata."""
+    """What changes with every write to an array's metadata that the file system tells apart; of a lost file nothing."""
     try:
         about = os.stat(f"{path}/zarr.json")  # noqa: PTH116 - a third of the time
     except OSError:

@@ -1,4 +1,4 @@
-"""k-means over rows that need not fit in memory, in scikit-learn's form: exact Lloyd passes from starts on a sample."""
+"""k-means over rows that need not fit in memory, in scikit-learn's form: Lloyd passes from starts on a sample."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
+from streamclust.blocks import one_blas_thread
 from streamclust.cluster import kmeans, minibatch
 from streamclust.cluster.assign import assign
 from streamclust.cluster.restarts import restarts
+from streamclust.cluster.two_level import Asked
 from streamclust.streaming.rows import Rows, each_row, rows_of
 
 Centers = NDArray[np.float32]
@@ -52,7 +54,8 @@ class StreamingKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
     -----
     X : (n, d) is an array or a dask array, of which only blocks are in memory; a dask array is computed once in each
     pass, so persist it where it fits. Rows count as float32. Source: Lloyd, IEEE Trans. Inf. Theory 28 (1982) 129-137,
-    with momentum as in `streamclust.cluster.kmeans.onward`; starts as in `streamclust.cluster.restarts`.
+    with momentum as in `streamclust.cluster.kmeans.onward`; starts as in `streamclust.cluster.restarts`. From 1000
+    clusters on, all but the last passes compare a row with those clusters that are near it.
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -172,10 +175,11 @@ def start(rows: Rows, k: int, seed: int, n_init: int = 12, sample_rows: int = 20
 def lloyd(rows: Rows, centers: Centers, max_iter: int = 100, tol: float = 1e-4) -> kmeans.LloydResult:
     """Lloyd's algorithm from these centres over rows that are read as float32."""
 
-    def fold(sets: Mapping[int, Centers]) -> Mapping[int, kmeans.LloydState]:
+    def fold(sets: Mapping[int, Asked]) -> Mapping[int, kmeans.LloydState]:
         return rows.fold(kmeans.lloyd_block, _merge, sets)
 
-    return kmeans.lloyd(fold, {0: centers}, max_iter, tol)[0]
+    with one_blas_thread():
+        return kmeans.lloyd(fold, {0: centers}, max_iter, tol)[0]
 
 
 def _best_start(seed: int, sample: Centers, k: int, n_init: int, n_jobs: int) -> Centers:

@@ -34,8 +34,8 @@ class Rows:
     """n rows of d features in blocks, read as ``dtype``, a type or several as `check_array` takes them.
 
     Blocks are views of an array in memory, cut by its shape alone, or the delayed blocks of a dask array. Every task
-    refuses a block with NaN or infinity (ValueError), so no pass is spent on looking for them; None for the ``dtype``
-    says that it has been looked for them and that they are of the type that is wanted.
+    refuses a block with NaN or infinity (ValueError), so no pass is spent on looking for them. Without a ``dtype`` they
+    were checked already, and are taken as they are.
     """
 
     blocks: Sequence[Any]

@@ -43,21 +43,24 @@ def pca(data: Path, d: float, p: float) -> dict[str, Any]:
     return {"seconds": seconds, "quality": quality}
 
 
-def clusters(data: Path, d: float, k: float, passes: float) -> dict[str, Any]:
-    """Restarts on a sample, then at most `passes` exact Lloyd passes that read the file anew each time."""
+def clusters(data: Path, d: float, k: float, passes: float, starts: float = 1) -> dict[str, Any]:
+    """Restarts on a sample, then at most `passes` Lloyd passes from the best of them, each of which reads the file."""
     X, k = Streamed(data, int(d)), int(k)
     StreamingKMeans(2).fit(X[:WARM])
     begin = time.perf_counter()
     rows = np.sort(np.random.default_rng(0).choice(len(X), min(len(X), max(20_000, 20 * k)), replace=False))
-    starts = [slice(i, i + BATCH) for i in range(0, len(X), BATCH)]
-    sample = np.concatenate([X[s][rows[(rows >= s.start) & (rows < s.stop)] - s.start] for s in starts])
+    blocks = [slice(i, i + BATCH) for i in range(0, len(X), BATCH)]
+    sample = np.concatenate([X[s][rows[(rows >= s.start) & (rows < s.stop)] - s.start] for s in blocks])
     with threadpool_limits(1), ThreadPoolExecutor(THREADS) as pool:
-        first = {k: restarts(sample, [k], keep=1, n_jobs=THREADS)[k][0]}
+        first = dict(enumerate(restarts(sample, [k], keep=int(starts), n_jobs=THREADS)[k]))
+
+        def merge(a: dict[int, kmeans.LloydState], b: dict[int, kmeans.LloydState]) -> dict[int, kmeans.LloydState]:
+            return {i: kmeans.merge(a[i], b[i]) for i in a}
 
         def fold(centers: dict[int, Any]) -> dict[int, kmeans.LloydState]:
-            return {k: reduce(kmeans.merge, pool.map(lambda s: kmeans.lloyd_block(X[s], centers)[k], starts))}
+            return reduce(merge, pool.map(lambda s: kmeans.lloyd_block(X[s], centers), blocks))
 
-        found = kmeans.lloyd(fold, first, max_iter=int(passes))[k]
+        found = min(kmeans.lloyd(fold, first, max_iter=int(passes)).values(), key=lambda result: result.inertia)
     seconds = time.perf_counter() - begin
     quality = {"inertia": inertia(X, found.centers), "k": len(found.centers), "reads": found.n_iter}
     return {"seconds": seconds, "quality": quality}

@@ -40,6 +40,7 @@ OURS: dict[str, dict[str, list[str]]] = {
     "kmeans": {
         "ours, 6 passes": [*_MATHEMATICS, "kmeans", "{data}", "d=100", "k={k}", "passes=6"],
         "ours, 100 passes": [*_MATHEMATICS, "kmeans", "{data}", "d=100", "k={k}", "passes=100"],
+        "ours, 100 passes, 3 starts": [*_MATHEMATICS, "kmeans", "{data}", "d=100", "k={k}", "passes=100", "starts=3"],
         "ours in memory, 12 passes": [*_MATHEMATICS, "estimator", "{data}", "k={k}", "passes=12"],
     },
     "route": {"ours, everything stored": [*_MATHEMATICS, "route", "{data}"]},

@@ -330,9 +330,19 @@ def test_rows_drawn_at_once_are_distributed_as_if_drawn_one_by_one(monkeypatch):
         assert abs(drawn.count(order) - draws * share) < 4 * (draws * share) ** 0.5 + 1
 
 
+def test_of_the_rows_drawn_the_one_is_taken_that_leaves_the_smallest_sum():
+    rng = np.random.default_rng(10)
+    X = rng.normal(size=(300, 4)).astype(np.float32)
+    drawing, drawn = Drawing(X), rng.choice(300, 6, replace=False)
+    true = true_sqdist(drawing.Z, drawing.Z)
+    closest = true[:, :3].min(axis=1)
+    sums = np.minimum(closest[:, None], true[:, drawn]).sum(axis=0)
+    assert drawing._best(drawn, closest.astype(np.float32)) == [drawn[sums.argmin()]]
+
+
 def test_threads_do_not_change_the_starts():
     X = np.random.default_rng(9).normal(size=(20_000, 5)).astype(np.float32)
-    one, two = (restarts(X, [8, 120], n_init=2, seed=1, n_jobs=n_jobs) for n_jobs in (1, 2))
+    one, two = (restarts(X, [8, 60, 120], n_init=4, seed=1, n_jobs=n_jobs) for n_jobs in (1, 2))
     for k in one:
         np.testing.assert_array_equal(one[k], two[k])
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +174,25 @@ def test_metadata_that_is_gone_or_another_arrays_is_damage(ingested, tmp_path):
             ingested.read(name, "descriptors/osnet")
     finally:
         shutil.copy(tmp_path / "kept", folder / "zarr.json")
+
+
+@pytest.mark.parametrize("part", [False, True])
+def test_metadata_that_changes_after_it_was_read_is_noticed(tmp_path, part):
+    path = tmp_path / "a"
+    arrays.create_array(path, (40, 2), np.float32, 16)
+    where, shape = (arrays.Part(path, 16, 20, 10), (20, 2)) if part else (path, (40, 2))
+    form = shape, "float32", (16, 2)
+    assert arrays.is_as_said(where, *form)
+    text = (path / "zarr.json").read_text()
+    time.sleep(0.02)  # a tick of the file system's clock
+    (path / "zarr.json").write_text(text.replace("float32", "float64"))
+    assert not arrays.is_as_said(where, *form)
+    (path / "zarr.json").unlink()
+    for _ in range(2):
+        with pytest.raises(DamageError, match="cannot be read"):
+            arrays.is_as_said(where, *form)
+    (path / "zarr.json").write_text(text)
+    assert arrays.is_as_said(where, *form)
 
 
 @pytest.mark.parametrize(("X", "compress"), [(np.array(["x", "y", "z"], TEXT), False), (np.arange(1, 5), True)])
