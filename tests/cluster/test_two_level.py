@@ -16,7 +16,9 @@ from streamclust.cluster.assign import assign, exact_sqdist
 from streamclust.cluster.kmeans import lloyd, lloyd_block, merge
 from streamclust.cluster.seeding import Drawing
 from streamclust.metrics import label_sums_block
+from streamclust.streaming import kmeans as streaming
 from streamclust.streaming.kmeans import StreamingKMeans
+from streamclust.streaming.rows import rows_of
 from tests.cluster.test_kmeans import cut, folding, laws, problems
 
 
@@ -117,11 +119,9 @@ def test_few_distinct_rows_end_a_search_at_once(distinct):
 
 
 def test_threads_of_blas_do_not_change_a_search():
-    rng = np.random.default_rng(3)
-    X = (np.round(rng.normal(size=(6000, 40))) * 0.1).astype(np.float32)
-    found = []
+    X = (np.round(np.random.default_rng(3).normal(size=(9000, 40))) * 0.1).astype(np.float32)  # with many ties
+    rows, found = rows_of(StreamingKMeans(), X, reset=True, dtype=np.float32), []
     for threads in (1, 2):
         with threadpool_limits(threads):
-            model = StreamingKMeans(1500, max_iter=4, random_state=0, sample_rows=3000).fit(X)
-        found.append(model.cluster_centers_)
+            found.append(streaming.lloyd(rows, X[:3000], 4).centers)
     np.testing.assert_array_equal(*found)
