@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import MiniBatchKMeans
 
@@ -29,6 +29,9 @@ def test_a_chain_goes_where_scikit_learns_minibatches_go(seed, sizes, ks, offset
     for model in models.values():
         model.partial_fit(sample.astype(np.float64))
     for block in blocks:
+        for model in models.values():
+            nearest = np.sort(np.square(model.transform(block.astype(np.float64))), axis=1)[:, :2]
+            assume(nearest.shape[1] < 2 or np.diff(nearest).min() > 2e-4)  # float32 may put a row between two elsewhere
         before = {k: chain.centers.copy() for k, chain in chains.items()}
         after = minibatch.step(chains, block)
         assert all(np.array_equal(chains[k].centers, before[k]) for k in ks)  # a step may run twice
