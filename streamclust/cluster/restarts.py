@@ -20,7 +20,7 @@ Centers = NDArray[np.float32]
 
 _FINE_RESTARTS = 1
 _ROWS_PER_CENTER = 200
-_FINE_ROWS_PER_CENTER = 20
+_FINE_ROWS = 20  # for each centre
 _ENOUGH_TO_JUDGE = 1000
 _SOME, _TO_THE_END = 5, 100
 _MORE, _FIRST, _ONE_IN = 8, 10, 3  # times as many restarts; iterations after which one in so many goes on
@@ -74,24 +74,38 @@ def restarts(
     All k up to 100 share their k-means++ draws: the first k of a longer draw are a draw for k.
     """
     coarse, fine = [k for k in ks if k <= GREEDY], [k for k in ks if k > GREEDY]
-    groups = [(coarse, n_init, _ROWS_PER_CENTER)] * bool(coarse)
-    groups += [([k], min(n_init, _FINE_RESTARTS), _FINE_ROWS_PER_CENTER) for k in fine]
     found: dict[int, list[Centers]] = {}
-    for group, count, rows in groups:
-        rng, size = np.random.default_rng([seed, max(group)]), max(train_rows, rows * max(group))
+    for group in [coarse] * bool(coarse) + [[k] for k in fine]:
+        rng, rows = np.random.default_rng([seed, max(group)]), _ROWS_PER_CENTER if group is coarse else _FINE_ROWS
+        size = max(train_rows, rows * max(group))
         few = group is coarse and len(sample) < _POLISH * size
-        tries = count * min(_MORE, max(1, size // len(sample))) if few else count
+        tries = n_init if group is coarse else min(n_init, _FINE_RESTARTS)
+        tries *= min(_MORE, max(1, size // len(sample))) if few else 1
         train, judge, polish = _split(sample, size, rng)
-        with ThreadPoolExecutor(n_jobs) as pool:
-            draws = list(pool.map(partial(Drawing(train).draw, max(group)), rng.spawn(tries)))
-        starts = {(k, i): _pad(train[draw[:k]], k) for k in group for i, draw in enumerate(draws)}
-        if tries > 1 and few and not n_iter:
-            starts = _best(train, judge, starts, _FIRST, max(keep, tries // _ONE_IN), n_jobs)
-        if tries > 1:
-            starts = _best(train, judge, starts, n_iter or (_TO_THE_END if few else _SOME), keep, n_jobs)
+        starts = _draws(train, group, rng.spawn(tries), n_jobs)
+        for iterations, best in _rounds(tries, keep, n_iter, few=few):
+            starts = _best(train, judge, starts, iterations, best, n_jobs)
         polished, reached = _iterate(polish, starts, _POLISH_ITER if group is coarse else _FINE_POLISH_ITER, n_jobs)
         found |= {k: [polished[key] for key in _lowest(reached, k)] for k in group}
     return found
+
+
+def _draws(
+    train: Float, ks: Sequence[int], rngs: Sequence[np.random.Generator], n_jobs: int
+) -> dict[tuple[int, int], Centers]:
+    """For each k one start from each generator."""
+    with ThreadPoolExecutor(n_jobs) as pool:
+        draws = list(pool.map(partial(Drawing(train).draw, max(ks)), rngs))
+    return {(k, i): _pad(train[draw[:k]], k) for k in ks for i, draw in enumerate(draws)}
+
+
+def _rounds(tries: int, keep: int, n_iter: int | None, *, few: bool) -> list[tuple[int, int]]:
+    """How many iterations starts take before they are judged, and how many of them go on; a lone start takes none."""
+    if tries == 1:
+        return []
+    if n_iter or not few:
+        return [(n_iter or _SOME, keep)]
+    return [(_FIRST, max(keep, tries // _ONE_IN)), (_TO_THE_END, keep)]
 
 
 def _split(sample: Float, size: int, rng: np.random.Generator) -> tuple[Float, Float, Float]:

@@ -54,17 +54,17 @@ class Drawing:
 
     def _apart(self, drawn: NDArray[np.intp], closest: Centers, rng: np.random.Generator) -> list[int]:
         """Those that are kept, as others that are have come near."""
-        norms = self.norms[drawn]
+        Z, norms = self.Z[drawn], self.norms[drawn]
         scale = norms[:, None] + norms
-        apart = scale - 2 * (self.Z[drawn] @ self.Z[drawn].T)
-        return [
-            int(drawn[i]) for i in _kept(closest[drawn], apart * (apart > self.noise * scale), rng.random(len(drawn)))
-        ]
+        squares = scale - 2 * (Z @ Z.T)
+        apart = squares * (squares > self.noise * scale)
+        return [int(drawn[i]) for i in _kept(closest[drawn], apart, rng.random(len(drawn)))]
 
     def _approach(self, rows: list[int], closest: Centers) -> None:
+        drawn, norms = self.Z[rows], self.norms[rows]
         for start in range(0, len(self.Z), _IN_CACHE):
             part = slice(start, start + _IN_CACHE)
-            _nearer(self.Z[rows] @ self.Z[part].T, self.norms[rows], self.norms[part], self.noise, closest[part])
+            _nearer(drawn @ self.Z[part].T, norms, self.norms[part], self.noise, closest[part])
 
 
 def _kept(closest: Centers, apart: Centers, coins: NDArray[np.float64]) -> list[int]:
