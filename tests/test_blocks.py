@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamclust.blocks import Dask, Serial, executor, runs, tree
+from streamclust.blocks import Dask, Serial, Threads, executor, runs, tree
 from streamclust.errors import InputError
 from streamclust.remote import connecting
 
@@ -51,11 +51,12 @@ def total_of(address: float, values: np.ndarray) -> float:
 @settings(max_examples=40)
 def test_threads_equal_serial(n, run, workers):
     addresses = list(range(n))
-    serial, threads = Serial(), Dask(workers)
-    assert threads.map(value, addresses, 1.5) == serial.map(value, addresses, 1.5)
-    assert threads.chain(step, addresses, [[1], [2]]) == serial.chain(step, addresses, [[1], [2]])
+    serial = Serial()
     expected = serial.fold(add, addresses, operator.add, 1.5, run=run)
-    assert threads.fold(add, addresses, operator.add, 1.5, run=run) == expected
+    for threads in (Dask(workers), Threads()):
+        assert threads.map(value, addresses, 1.5) == serial.map(value, addresses, 1.5)
+        assert threads.chain(step, addresses, [[1], [2]]) == serial.chain(step, addresses, [[1], [2]])
+        assert threads.fold(add, addresses, operator.add, 1.5, run=run) == expected
 
 
 @pytest.mark.usefixtures("cluster")
@@ -73,7 +74,7 @@ def test_runs_and_tree_depend_on_the_addresses_alone():
     assert tree("abcde", lambda a, b: f"({a}{b})") == "(((ab)(cd))e)"
 
 
-@pytest.mark.parametrize("make", [Serial, Dask])
+@pytest.mark.parametrize("make", [Serial, Threads, Dask])
 def test_no_rows_is_said(make):
     with pytest.raises(InputError, match="no rows"):
         make().fold(add, [], operator.add, 1.0)
@@ -127,7 +128,7 @@ def test_a_model_of_many_bytes_travels_without_a_word(cluster):
     assert Dask(client=cluster).map(total_of, [2.0], large) == [8e6]
 
 
-@pytest.mark.parametrize("make", [Serial, Dask])
+@pytest.mark.parametrize("make", [Serial, Threads, Dask])
 def test_closing_twice_does_no_harm(make):
     found = make()
     found.close()

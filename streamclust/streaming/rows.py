@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_array, validate_data
 
-from streamclust.blocks import Dask, Executor, Serial, one_blas_thread
+from streamclust.blocks import Dask, Executor, Serial, Threads, one_blas_thread
 from streamclust.sampling import batch_key, sample_rows
 
 S = TypeVar("S")
@@ -91,7 +91,7 @@ def rows_of(estimator: Any, X: Any, *, reset: bool, dtype: Any = FLOATS, min_row
     X = validate_data(estimator, X, reset=reset, dtype=dtype, ensure_min_samples=min_rows)
     step = 2 ** int(np.log2(min(_MOST_ROWS, max(1, _MOST_BYTES // (X.shape[1] * X.itemsize)))))
     blocks = [X[start : start + step] for start in range(0, len(X), step)]
-    return Rows(blocks, [len(b) for b in blocks], X.shape, None, Dask() if len(blocks) > 1 else Serial())
+    return Rows(blocks, [len(b) for b in blocks], X.shape, None, Threads() if len(blocks) > 1 else Serial())
 
 
 def each_row(
