@@ -200,6 +200,56 @@ def lowest(
 
 
 @compiled
+def lowest_near(
+    Z: NDArray[np.float32],
+    norms: NDArray[np.float32],
+    ends: NDArray[np.int64],
+    minus: NDArray[np.float32],
+    half: NDArray[np.float32],
+    choices: NDArray[np.int64],
+    last: NDArray[np.int64],
+    step: int,
+    rounding: float,
+    labels: NDArray[np.int32],
+    sqdist: NDArray[np.float64],
+    doubtful: NDArray[np.bool_],
+) -> None:
+    """As `lowest` of one set, for rows that stand in groups, each compared with centres of its own.
+
+    Parameters
+    ----------
+    Z, norms, ends :
+        (n, p) and (n,), the rows and their squares, and (g,), where each group of them ends.
+    minus, half :
+        (k, p) and (k,), ``-c`` and ``||c||^2 / 2`` of all centres.
+    choices, last :
+        which centres, ascending in each group and none empty, and (g,), where those of each group end.
+    step :
+        so many rows at a time.
+    rounding, labels, sqdist, doubtful :
+        as of `lowest`, the last three (n,).
+    """
+    for g in range(len(ends)):
+        chosen = choices[last[g - 1] if g else 0 : last[g]]
+        here = minus[chosen]
+        for start in range(ends[g - 1] if g else 0, ends[g], step):
+            n = min(step, ends[g] - start)
+            scores = np.dot(here, Z[start : start + n].T)
+            best, at = np.full(n, _INF, np.float32), np.zeros(n, np.int32)
+            for c in range(len(chosen)):
+                extra, number = half[chosen[c]], np.int32(chosen[c])
+                for i in range(n):
+                    score = scores[c, i] + extra
+                    first = score < best[i]
+                    best[i] = score if first else best[i]
+                    at[i] = number if first else at[i]
+            for i in range(n):
+                square = max(norms[start + i] + np.float32(2) * best[i], np.float32(0))
+                labels[start + i], sqdist[start + i] = at[i], square
+                doubtful[start + i] |= square < rounding * (norms[start + i] + np.float32(2) * half[at[i]])
+
+
+@compiled
 def around(
     distance: NDArray[np.float32],
     radius: NDArray[np.float32],

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamclust.cluster import assign as exact
-from streamclust.cluster.scans import lowest
+from streamclust.cluster.scans import lowest_near
 from streamclust.metrics import group_sums
 
 Centers = NDArray[np.float32]
@@ -18,6 +17,7 @@ Centers = NDArray[np.float32]
 MANY = 1000  # centres, from which on it pays
 _PLACES, _NEAR = 2, 8  # for each square root of k: so many places, and centres that rows near one are compared with
 _LAPS = 8
+_ROWS = 512  # whose scores stay in the cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def assign(X: Centers, levels: TwoLevel) -> tuple[NDArray[np.int32], NDArray[np.
     rows = X[order]
     with np.errstate(over="ignore", invalid="ignore"):
         Z = rows - origin if origin.any() else rows
-        found, squares, doubtful = _lowest(Z, origin - levels.centers, levels.near, [0, *ends.tolist()])
+        found, squares, doubtful = _lowest(Z, origin - levels.centers, levels.near, ends)
     again = np.flatnonzero(doubtful)
     found[again], squares[again] = exact.assign(rows[again], levels.centers)
     labels, sqdist = np.empty_like(found), np.empty_like(squares)
@@ -85,16 +85,12 @@ def assign(X: Centers, levels: TwoLevel) -> tuple[NDArray[np.int32], NDArray[np.
 
 
 def _lowest(
-    Z: Centers, minus: Centers, near: Sequence[NDArray[np.intp]], ends: list[int]
+    Z: Centers, minus: Centers, near: Sequence[NDArray[np.intp]], ends: NDArray[np.intp]
 ) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.bool_]]:
     """Labels and squared distances of rows that stand place by place, and where rounding could decide: (n,) each."""
     norms, half, rounding = np.vecdot(Z, Z), np.vecdot(minus, minus) / 2, 100 * exact.rounding_of(Z, Z.shape[1])
-    labels, sqdist = np.zeros((1, len(Z)), np.int32), np.empty((1, 1, len(Z)))
+    labels, sqdist = np.empty(len(Z), np.int32), np.empty(len(Z))
     doubtful: NDArray[np.bool_] = ~(norms + 2 * half.max() < exact.FAR)
-    for choice, (first, last) in zip(near, pairwise(ends), strict=True):
-        here, about, sizes, step = minus[choice], half[choice], np.array([0, len(choice)]), exact.gemm_rows(len(choice))
-        for start in range(first, last, step):
-            scores = here @ Z[start : min(start + step, last)].T
-            lowest(scores, about, sizes, norms, rounding, start, False, labels, sqdist, doubtful)
-        labels[0, first:last] = choice[labels[0, first:last]]
-    return labels[0], sqdist[0, 0], doubtful
+    choices, last = np.concatenate(near), np.cumsum([len(choice) for choice in near])
+    lowest_near(Z, norms, ends, minus, half, choices, last, _ROWS, rounding, labels, sqdist, doubtful)
+    return labels, sqdist, doubtful
