@@ -170,6 +170,8 @@ def lloyd(
     starts: Mapping[Key, Float],
     max_iter: int = 6,
     tol: float = 1e-4,
+    *,
+    descending: bool = True,
 ) -> dict[Key, LloydResult]:
     """Lloyd's algorithm, accelerated as `onward` says, for many sets of centres that share every read of the data.
 
@@ -185,6 +187,8 @@ def lloyd(
         1000 centres or more compares rows with those that are near, see `two_level`.
     tol : float
         A set is done when its centres' squared moves add up to at most ``tol`` x inertia / n.
+    descending : bool
+        Whether the largest cluster must come first, for which most sets are read once more.
 
     Returns
     -------
@@ -213,7 +217,7 @@ def lloyd(
                 active[key] = update(state)[0]
             elif state.empty and len(state.far_rows):
                 active[key] = _reseed(state, centers)[0]
-            elif key not in ordered and not state.empty and (np.diff(state.counts) > 0).any():
+            elif descending and key not in ordered and not state.empty and (np.diff(state.counts) > 0).any():
                 active[key] = centers[_largest_first(state)]
                 ordered.add(key)  # once: equal distances may fall otherwise under other ids
             else:

@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 from streamclust.cluster.assign import assign
 from streamclust.cluster.kmeans import LloydState, Trail, lloyd_block, merge, onward, settled, update
 from streamclust.cluster.seeding import GREEDY, Drawing
+from streamclust.cluster.swaps import swapped
 from streamclust.cluster.two_level import Asked, roughly
 
 Float = NDArray[np.floating[Any]]
 Centers = NDArray[np.float32]
 
 _FINE_RESTARTS = 1
-_ROWS_PER_CENTER = 200
-_FINE_ROWS = 20  # for each centre
+_TRAIN_ROWS, _ROWS_PER_CENTER, _FINE_ROWS = 4000, 200, 20
+_POLISH, _FINE_POLISH = 5, 40  # times as many rows; rows for each of many centres
 _ENOUGH_TO_JUDGE = 1000
 _SOME, _TO_THE_END = 5, 100
 _MORE, _FIRST, _ONE_IN = 8, 10, 3  # times as many restarts; iterations after which one in so many goes on
-_POLISH = 5
-_POLISH_ITER, _FINE_POLISH_ITER = 20, 5  # passes over all rows gain more of many centres
+_POLISH_ITER, _TO_SWAP, _SWAPPED = 20, 2, 3  # passes over all rows gain more of many centres
 _SLICE = 8192  # rows that one thread iterates over; the same for any number of threads
 
 
@@ -33,7 +33,7 @@ def restarts(
     sample: Float,
     ks: Sequence[int],
     n_init: int = 12,
-    train_rows: int = 4000,
+    train_rows: int = _TRAIN_ROWS,
     n_iter: int | None = None,
     keep: int = 3,
     seed: int = 0,
@@ -70,24 +70,41 @@ def restarts(
     Notes
     -----
     Restarts are judged by inertia on held-back rows, as many as were trained on where the sample has them; a sample
-    with fewer than 1000 rows to hold back is judged whole. The kept ones are polished on 5 times the training rows.
-    All k up to 100 share their k-means++ draws: the first k of a longer draw are a draw for k.
+    with fewer than 1000 rows to hold back is judged whole. The kept ones are polished on 5 times the training rows. For
+    k > 100 they are polished on 20,000 rows or 40 for each centre, and centres that hardly matter go where they are
+    missed, see `swaps`. All k up to 100 share their k-means++ draws: the first k of a longer draw are a draw for k.
     """
     coarse, fine = [k for k in ks if k <= GREEDY], [k for k in ks if k > GREEDY]
     found: dict[int, list[Centers]] = {}
     for group in [coarse] * bool(coarse) + [[k] for k in fine]:
-        rng, rows = np.random.default_rng([seed, max(group)]), _ROWS_PER_CENTER if group is coarse else _FINE_ROWS
-        size = max(train_rows, rows * max(group))
-        few = group is coarse and len(sample) < _POLISH * size
+        rng = np.random.default_rng([seed, max(group)])
+        size, most = _sizes(max(group), train_rows)
+        few = group is coarse and len(sample) < most
         tries = n_init if group is coarse else min(n_init, _FINE_RESTARTS)
         tries *= min(_MORE, max(1, size // len(sample))) if few else 1
-        train, judge, polish = _split(sample, size, rng)
+        train, judge, polish = _split(sample, size, most, rng)
         starts = _draws(train, group, rng.spawn(tries), n_jobs)
         for iterations, best in _rounds(tries, keep, n_iter, few=few):
             starts = _best(train, judge, starts, iterations, best, n_jobs)
-        polished, reached = _iterate(polish, starts, _POLISH_ITER if group is coarse else _FINE_POLISH_ITER, n_jobs)
+        if group is not coarse:
+            near = _iterate(polish, starts, _TO_SWAP, n_jobs)[0]
+            starts = {key: swapped(polish, centers, n_jobs) for key, centers in near.items()}
+        polished, reached = _iterate(polish, starts, _POLISH_ITER if group is coarse else _SWAPPED, n_jobs)
         found |= {k: [polished[key] for key in _lowest(reached, k)] for k in group}
     return found
+
+
+def rows_at_hand(k: int) -> int:
+    """How many rows restarts for k clusters use of a sample that has as many."""
+    return _sizes(k, _TRAIN_ROWS)[1]
+
+
+def _sizes(k: int, train_rows: int) -> tuple[int, int]:
+    """How many rows to train on and to polish on."""
+    if k > GREEDY:
+        return max(train_rows, _FINE_ROWS * k), max(_POLISH * train_rows, _FINE_POLISH * k)
+    size = max(train_rows, _ROWS_PER_CENTER * k)
+    return size, _POLISH * size
 
 
 def _draws(
@@ -108,12 +125,12 @@ def _rounds(tries: int, keep: int, n_iter: int | None, *, few: bool) -> list[tup
     return [(_FIRST, max(keep, tries // _ONE_IN)), (_TO_THE_END, keep)]
 
 
-def _split(sample: Float, size: int, rng: np.random.Generator) -> tuple[Float, Float, Float]:
+def _split(sample: Float, size: int, most: int, rng: np.random.Generator) -> tuple[Float, Float, Float]:
     """Rows to train on, to judge by and to polish on."""
     order = rng.permutation(len(sample))
     train, held = order[:size], order[size : 2 * size]
     judge = sample[held] if len(held) >= min(size, _ENOUGH_TO_JUDGE) else sample
-    return sample[train], judge, sample[order[: _POLISH * size]]
+    return sample[train], judge, sample[order[:most]]
 
 
 def _best(

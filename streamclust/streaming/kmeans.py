@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from streamclust.blocks import one_blas_thread
 from streamclust.cluster import kmeans, minibatch
 from streamclust.cluster.assign import assign
-from streamclust.cluster.restarts import restarts
+from streamclust.cluster.restarts import restarts, rows_at_hand
 from streamclust.cluster.two_level import Asked
 from streamclust.streaming.rows import Rows, each_row, rows_of
 
@@ -41,8 +41,9 @@ class StreamingKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         The search ends when the squared moves of all centres add up to at most ``tol`` x inertia / n.
     random_state : int, RandomState or None
         Of the sample and the restarts.
-    sample_rows : int
-        Rows at hand for the restarts.
+    sample_rows : int or None
+        Rows at hand for the restarts; None for 20,000, or 1000 for each cluster (40 of more than 100) if that is
+        more.
 
     Attributes
     ----------
@@ -64,7 +65,7 @@ class StreamingKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         "max_iter": [_POSITIVE],
         "tol": [Interval(Real, 0, None, closed="left")],
         "random_state": ["random_state"],
-        "sample_rows": [_POSITIVE],
+        "sample_rows": [_POSITIVE, None],
     }
 
     def __init__(
@@ -75,7 +76,7 @@ class StreamingKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         max_iter: int = 100,
         tol: float = 1e-4,
         random_state: Any = None,
-        sample_rows: int = 20_000,
+        sample_rows: int | None = None,
     ) -> None:
         self.n_clusters = n_clusters
         self.n_init = n_init
@@ -100,7 +101,7 @@ class StreamingKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
                 f"Number of distinct clusters ({len(found.centers)}) found smaller than n_clusters ({self.n_clusters})."
             )
             warnings.warn(f"{text} Possibly due to duplicate points in X.", ConvergenceWarning, stacklevel=2)
-        self.cluster_centers_ = found.centers
+        self.cluster_centers_ = found.centers[np.argsort(-found.counts, kind="stable")]
         self.inertia_, self.n_iter_ = found.inertia, found.n_iter
         self.labels_ = self.predict(X)
         self._chain: Any = None
@@ -166,20 +167,20 @@ class StreamingKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         return tags
 
 
-def start(rows: Rows, k: int, seed: int, n_init: int = 12, sample_rows: int = 20_000) -> Centers:
+def start(rows: Rows, k: int, seed: int, n_init: int = 12, sample_rows: int | None = None) -> Centers:
     """The best of ``n_init`` restarts on a sample of rows that are read as float32 : (k, d)."""
-    sample = rows.sample(sample_rows, seed)
+    sample = rows.sample(sample_rows or rows_at_hand(k), seed)
     return rows.executor.map(_best_start, [seed], sample, k, n_init, rows.executor.threads)[0]
 
 
 def lloyd(rows: Rows, centers: Centers, max_iter: int = 100, tol: float = 1e-4) -> kmeans.LloydResult:
-    """Lloyd's algorithm from these centres over rows that are read as float32."""
+    """Lloyd's algorithm from these centres over rows that are read as float32; clusters in any order."""
 
     def fold(sets: Mapping[int, Asked]) -> Mapping[int, kmeans.LloydState]:
         return rows.fold(kmeans.lloyd_block, _merge, sets)
 
     with one_blas_thread():
-        return kmeans.lloyd(fold, {0: centers}, max_iter, tol)[0]
+        return kmeans.lloyd(fold, {0: centers}, max_iter, tol, descending=False)[0]
 
 
 def _best_start(seed: int, sample: Centers, k: int, n_init: int, n_jobs: int) -> Centers:

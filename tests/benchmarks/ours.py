@@ -17,7 +17,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from streamclust.cluster import kmeans
-from streamclust.cluster.restarts import restarts
+from streamclust.cluster.restarts import restarts, rows_at_hand
 from streamclust.config import load_settings
 from streamclust.decomposition import fit_pca
 from streamclust.moments import accumulate, identity
@@ -48,7 +48,7 @@ def clusters(data: Path, d: float, k: float, passes: float, starts: float = 1) -
     X, k = Streamed(data, int(d)), int(k)
     StreamingKMeans(2).fit(X[:WARM])
     begin = time.perf_counter()
-    rows = np.sort(np.random.default_rng(0).choice(len(X), min(len(X), max(20_000, 20 * k)), replace=False))
+    rows = np.sort(np.random.default_rng(0).choice(len(X), min(len(X), rows_at_hand(k)), replace=False))
     blocks = [slice(i, i + BATCH) for i in range(0, len(X), BATCH)]
     sample = np.concatenate([X[s][rows[(rows >= s.start) & (rows < s.stop)] - s.start] for s in blocks])
     with threadpool_limits(1), ThreadPoolExecutor(THREADS) as pool:

@@ -1,0 +1,83 @@
+"""Centres that hardly matter go where another one is missed, which Lloyd's algorithm by itself cannot do."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamclust.cluster.assign import tiles
+from streamclust.metrics import group_sums
+
+Float = NDArray[np.floating[Any]]
+Doubles = NDArray[np.float64]
+Centers = NDArray[np.float32]
+Labels = NDArray[np.int32]
+
+_SLICE = 8192  # rows at a time
+_POWERS = 4  # steps of the power iteration
+_CUT = 2 / np.pi  # of a normal cluster's squares along a line, what a cut at the mean takes away
+
+
+def swapped(X: Float, centers: Centers, n_jobs: int = 1) -> Centers:
+    """The means about centers : (k, p), some of them moved from where they are needed least to where they are most.
+
+    A cluster without its centre would cost what its rows are farther from the next one. A second centre would gain what
+    a cut across the longest axis does, were the cluster normal; the two then stand at the means of the halves. As many
+    centres move, at most half, as gain more than they cost on X : (m, p).
+
+    Sources: Fritzke, "The breathing k-means algorithm", arXiv:2006.15666 (2020), for moves by such costs; Boley,
+    "Principal direction divisive partitioning", Data Min. Knowl. Discov. 2 (1998) 325-344, for the cut.
+    """
+    k = len(centers)
+    with ThreadPoolExecutor(n_jobs) as pool:
+        found = list(pool.map(partial(_nearest, centers=centers), _slices(X)))
+    labels, sqdist, second = (np.concatenate(part) for part in zip(*found, strict=True))
+    counts = np.bincount(labels, minlength=k)[:, None]
+    means = np.where(counts, group_sums(X, labels, k) / np.maximum(counts, 1), centers)
+    cost = np.bincount(labels, second - sqdist, k)
+    axes, squares = _longest(X, labels, sqdist, means)
+    needless, wanting = (np.argsort(by, kind="stable")[: k // 2] for by in (cost, -squares))
+    pays = cost[needless] < _CUT * squares[wanting]
+    pays &= ~np.isin(wanting, needless[pays])
+    needless, wanting = needless[pays], wanting[pays]
+    apart = np.sqrt(_CUT * squares[wanting, None] / counts[wanting]) * axes[wanting]
+    means[needless] = means[wanting] + apart
+    means[wanting] -= apart
+    return means.astype(np.float32)
+
+
+def _slices(X: Float) -> list[Float]:
+    return [X[start : start + _SLICE] for start in range(0, len(X), _SLICE)]
+
+
+def _nearest(X: Float, centers: Centers) -> tuple[Labels, Doubles, Doubles]:
+    """The nearest centre, and squared distances to it and to the next : (m,) each."""
+    found = [(tile.labels[0], tile.sqdist[0], tile.second[0]) for tile in tiles(X, [centers], second=True)]
+    labels, sqdist, second = (np.concatenate(part) for part in zip(*found, strict=True))
+    return labels, sqdist, second
+
+
+def _longest(X: Float, labels: Labels, sqdist: Doubles, means: Doubles) -> tuple[Doubles, Doubles]:
+    """Nearly each cluster's longest axis, of length 1 : (k, p), and the sum of squares along it : (k,).
+
+    By a few steps of the power iteration from the farthest row.
+    """
+    k, order = len(means), np.argsort(sqdist, kind="stable")
+    farthest = np.zeros(k, np.intp)
+    farthest[labels[order]] = order  # the last one stays
+    axes, squares = X[farthest] - means, np.zeros(k)
+    for step in range(_POWERS + 1):
+        axes /= np.maximum(np.linalg.norm(axes, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+        turned, squares = np.zeros_like(means), np.zeros(k)
+        for rows, own in zip(_slices(X), np.split(labels, range(_SLICE, len(X), _SLICE)), strict=True):
+            about = rows - means[own]
+            along = np.vecdot(about, axes[own])
+            squares += np.bincount(own, along * along, k)
+            turned += group_sums(about * along[:, None], own, k)
+        if step < _POWERS:
+            axes = turned
+    return axes, squares
