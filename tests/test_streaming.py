@@ -116,6 +116,21 @@ def test_kmeans_finds_scikit_learns_clusters():
     np.testing.assert_allclose(ours.transform(SINGLE), direct, rtol=1e-5)
 
 
+@pytest.mark.parametrize("lazy", [False, True])
+def test_of_several_finalists_the_best_counts(lazy):
+    rng = np.random.default_rng(3)
+    X = rng.normal(size=(9000, 12)).astype(np.float32)  # as many optima as starts
+    data = da.from_array(X, chunks=(2500, 12)) if lazy else X
+    ends = [StreamingKMeans(20, n_finalists=n, random_state=seed).fit(data) for seed in range(3) for n in (1, 4)]
+    inertia = np.array([end.inertia_ for end in ends]).reshape(3, 2)
+    assert (inertia[:, 1] <= (1 + 1e-6) * inertia[:, 0]).all()
+    assert (inertia[:, 1] < (1 - 1e-6) * inertia[:, 0]).any()
+    for end in ends:
+        labels = np.asarray(end.labels_)
+        direct = ((X - end.cluster_centers_[labels].astype(float)) ** 2).sum()
+        assert end.inertia_ == pytest.approx(direct, rel=1e-5)
+
+
 def test_kmeans_of_few_distinct_rows_has_as_many_clusters_and_says_so():
     X = np.repeat(np.arange(6.0).reshape(3, 2), 5, axis=0)
     with pytest.warns(

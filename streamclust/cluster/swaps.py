@@ -39,7 +39,7 @@ def swapped(X: Float, centers: Centers, n_jobs: int = 1) -> Centers:
     counts = np.bincount(labels, minlength=k)[:, None]
     means = np.where(counts, group_sums(X, labels, k) / np.maximum(counts, 1), centers)
     cost = np.bincount(labels, second - sqdist, k)
-    axes, squares = _longest(X, labels, sqdist, means)
+    axes, squares = _longest(X, labels, sqdist, means, n_jobs)
     needless, wanting = (np.argsort(by, kind="stable")[: k // 2] for by in (cost, -squares))
     pays = cost[needless] < _CUT * squares[wanting]
     pays &= ~np.isin(wanting, needless[pays])
@@ -50,8 +50,8 @@ def swapped(X: Float, centers: Centers, n_jobs: int = 1) -> Centers:
     return means.astype(np.float32)
 
 
-def _slices(X: Float) -> list[Float]:
-    return [X[start : start + _SLICE] for start in range(0, len(X), _SLICE)]
+def _slices(values: NDArray[Any]) -> list[NDArray[Any]]:
+    return [values[start : start + _SLICE] for start in range(0, len(values), _SLICE)]
 
 
 def _nearest(X: Float, centers: Centers) -> tuple[Labels, Doubles, Doubles]:
@@ -61,23 +61,26 @@ def _nearest(X: Float, centers: Centers) -> tuple[Labels, Doubles, Doubles]:
     return labels, sqdist, second
 
 
-def _longest(X: Float, labels: Labels, sqdist: Doubles, means: Doubles) -> tuple[Doubles, Doubles]:
+def _longest(X: Float, labels: Labels, sqdist: Doubles, means: Doubles, n_jobs: int) -> tuple[Doubles, Doubles]:
     """Nearly each cluster's longest axis, of length 1 : (k, p), and the sum of squares along it : (k,).
 
     By a few steps of the power iteration from the farthest row.
     """
-    k, order = len(means), np.argsort(sqdist, kind="stable")
-    farthest = np.zeros(k, np.intp)
+    order = np.argsort(sqdist, kind="stable")
+    farthest = np.zeros(len(means), np.intp)
     farthest[labels[order]] = order  # the last one stays
-    axes, squares = X[farthest] - means, np.zeros(k)
-    for step in range(_POWERS + 1):
-        axes /= np.maximum(np.linalg.norm(axes, axis=1, keepdims=True), np.finfo(np.float64).tiny)
-        turned, squares = np.zeros_like(means), np.zeros(k)
-        for rows, own in zip(_slices(X), np.split(labels, range(_SLICE, len(X), _SLICE)), strict=True):
-            about = rows - means[own]
-            along = np.vecdot(about, axes[own])
-            squares += np.bincount(own, along * along, k)
-            turned += group_sums(about * along[:, None], own, k)
-        if step < _POWERS:
-            axes = turned
+    turned = X[farthest] - means
+    with ThreadPoolExecutor(n_jobs) as pool:
+        for _ in range(_POWERS + 1):
+            axes = turned / np.maximum(np.linalg.norm(turned, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+            parts = list(pool.map(partial(_along, means=means, axes=axes), _slices(X), _slices(labels)))
+            turned, squares = (sum(each) for each in zip(*parts, strict=True))
     return axes, squares
+
+
+def _along(X: Float, labels: Labels, means: Doubles, axes: Doubles) -> tuple[Doubles, Doubles]:
+    """Each cluster's squares, times its axis : (k, p), and along it : (k,)."""
+    about = X - means[labels]
+    along = np.vecdot(about, axes[labels])
+    squares: Doubles = np.bincount(labels, along * along, len(means)).astype(np.float64)
+    return group_sums(about * along[:, None], labels, len(means)), squares

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -35,6 +35,8 @@ class StreamingKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         Clusters. Where X has fewer distinct rows there are as many as those, none empty, and a ConvergenceWarning.
     n_init : int
         Restarts on the sample; 1 for more than 100 clusters, whose local optima differ little.
+    n_finalists : int
+        How many of them, the best ones, go on over all rows in shared reads; the one that ends lowest counts.
     max_iter : int
         Passes over all rows that may improve the centres.
     tol : float
@@ -62,6 +64,7 @@ class StreamingKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_clusters": [_POSITIVE],
         "n_init": [_POSITIVE],
+        "n_finalists": [_POSITIVE],
         "max_iter": [_POSITIVE],
         "tol": [Interval(Real, 0, None, closed="left")],
         "random_state": ["random_state"],
@@ -73,6 +76,7 @@ class StreamingKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         n_clusters: int = 8,
         *,
         n_init: int = 12,
+        n_finalists: int = 1,
         max_iter: int = 100,
         tol: float = 1e-4,
         random_state: Any = None,
@@ -80,6 +84,7 @@ class StreamingKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
     ) -> None:
         self.n_clusters = n_clusters
         self.n_init = n_init
+        self.n_finalists = n_finalists
         self.max_iter = max_iter
         self.tol = tol
         self.random_state = random_state
@@ -95,7 +100,7 @@ class StreamingKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         """
         self._validate_params()
         rows = self._enough(rows_of(self, X, reset=True, dtype=np.float32))
-        found = lloyd(rows, self._start(rows), self.max_iter, self.tol)
+        found = lloyd(rows, self._starts(rows, self.n_finalists), self.max_iter, self.tol)
         if len(found.centers) < self.n_clusters:
             text = (
                 f"Number of distinct clusters ({len(found.centers)}) found smaller than n_clusters ({self.n_clusters})."
@@ -123,7 +128,7 @@ class StreamingKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         rows = rows_of(self, X, reset=not fitted, dtype=np.float32)
         chain = getattr(self, "_chain", None)
         if chain is None:
-            start = self.cluster_centers_ if fitted else self._start(self._enough(rows))
+            start = self.cluster_centers_ if fitted else self._starts(self._enough(rows), 1)[0]
             chain = minibatch.start({0: start}, rows.sample(max(len(start), minibatch.MINIBATCH), 0))
             self._enough(rows, len(start))
         self._chain = rows.chain(minibatch.step, chain)
@@ -153,9 +158,9 @@ class StreamingKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
             raise ValueError(f"n_samples={rows.shape[0]} should be >= n_clusters={wanted}.")
         return rows
 
-    def _start(self, rows: Rows) -> Centers:
+    def _starts(self, rows: Rows, keep: int) -> list[Centers]:
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        return start(rows, self.n_clusters, seed, self.n_init, self.sample_rows)
+        return starts(rows, self.n_clusters, seed, self.n_init, keep, self.sample_rows)
 
     @property
     def _n_features_out(self) -> int:
@@ -167,24 +172,27 @@ class StreamingKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         return tags
 
 
-def start(rows: Rows, k: int, seed: int, n_init: int = 12, sample_rows: int | None = None) -> Centers:
-    """The best of ``n_init`` restarts on a sample of rows that are read as float32 : (k, d)."""
+def starts(
+    rows: Rows, k: int, seed: int, n_init: int = 12, keep: int = 1, sample_rows: int | None = None
+) -> list[Centers]:
+    """The best of ``n_init`` restarts on a sample of rows that are read as float32 : (k, d) each."""
     sample = rows.sample(sample_rows or rows_at_hand(k), seed)
-    return rows.executor.map(_best_start, [seed], sample, k, n_init, rows.executor.threads)[0]
+    return rows.executor.map(_restarted, [seed], sample, k, n_init, keep, rows.executor.threads)[0]
 
 
-def lloyd(rows: Rows, centers: Centers, max_iter: int = 100, tol: float = 1e-4) -> kmeans.LloydResult:
-    """Lloyd's algorithm from these centres over rows that are read as float32; clusters in any order."""
+def lloyd(rows: Rows, starts: Sequence[Centers], max_iter: int = 100, tol: float = 1e-4) -> kmeans.LloydResult:
+    """Lloyd's algorithm over rows that are read as float32: the best of the starts' ends, its clusters in any order."""
 
     def fold(sets: Mapping[int, Asked]) -> Mapping[int, kmeans.LloydState]:
         return rows.fold(kmeans.lloyd_block, _merge, sets)
 
     with one_blas_thread():
-        return kmeans.lloyd(fold, {0: centers}, max_iter, tol, descending=False)[0]
+        ends = kmeans.lloyd(fold, dict(enumerate(starts)), max_iter, tol, descending=False)
+    return min(ends.values(), key=lambda end: end.inertia)
 
 
-def _best_start(seed: int, sample: Centers, k: int, n_init: int, n_jobs: int) -> Centers:
-    return restarts(sample, [k], n_init=n_init, keep=1, seed=seed, n_jobs=n_jobs)[k][0]
+def _restarted(seed: int, sample: Centers, k: int, n_init: int, keep: int, n_jobs: int) -> list[Centers]:
+    return restarts(sample, [k], n_init=n_init, keep=keep, seed=seed, n_jobs=n_jobs)[k]
 
 
 def _merge(a: Mapping[int, kmeans.LloydState], b: Mapping[int, kmeans.LloydState]) -> dict[int, kmeans.LloydState]:

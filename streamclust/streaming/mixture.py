@@ -160,7 +160,7 @@ class StreamingGaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[mis
 
     def _start(self, rows: Rows, seed: int) -> Mixture:
         single, k = rows.read_as(np.float32), self.n_components
-        centers = kmeans.lloyd(single, kmeans.start(single, k, seed)).centers
+        centers = kmeans.lloyd(single, kmeans.starts(single, k, seed)).centers
         centers = np.concatenate([centers, np.repeat(centers[:1], k - len(centers), axis=0)])  # few distinct rows
         hard = rows.fold(_under_labels, mixture.merge, centers, self.covariance_type)
         return mixture.maximise(hard, self.reg_covar)

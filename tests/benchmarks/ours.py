@@ -43,7 +43,7 @@ def pca(data: Path, d: float, p: float) -> dict[str, Any]:
     return {"seconds": seconds, "quality": quality}
 
 
-def clusters(data: Path, d: float, k: float, passes: float, starts: float = 1) -> dict[str, Any]:
+def clusters(data: Path, d: float, k: float, passes: float) -> dict[str, Any]:
     """Restarts on a sample, then at most `passes` Lloyd passes from the best of them, each of which reads the file."""
     X, k = Streamed(data, int(d)), int(k)
     StreamingKMeans(2).fit(X[:WARM])
@@ -52,7 +52,7 @@ def clusters(data: Path, d: float, k: float, passes: float, starts: float = 1) -
     blocks = [slice(i, i + BATCH) for i in range(0, len(X), BATCH)]
     sample = np.concatenate([X[s][rows[(rows >= s.start) & (rows < s.stop)] - s.start] for s in blocks])
     with threadpool_limits(1), ThreadPoolExecutor(THREADS) as pool:
-        first = dict(enumerate(restarts(sample, [k], keep=int(starts), n_jobs=THREADS)[k]))
+        start = {0: restarts(sample, [k], keep=1, n_jobs=THREADS)[k][0]}
 
         def merge(a: dict[int, kmeans.LloydState], b: dict[int, kmeans.LloydState]) -> dict[int, kmeans.LloydState]:
             return {i: kmeans.merge(a[i], b[i]) for i in a}
@@ -60,18 +60,18 @@ def clusters(data: Path, d: float, k: float, passes: float, starts: float = 1) -
         def fold(centers: dict[int, Any]) -> dict[int, kmeans.LloydState]:
             return reduce(merge, pool.map(lambda s: kmeans.lloyd_block(X[s], centers), blocks))
 
-        found = min(kmeans.lloyd(fold, first, max_iter=int(passes)).values(), key=lambda result: result.inertia)
+        found = kmeans.lloyd(fold, start, int(passes), descending=False)[0]
     seconds = time.perf_counter() - begin
     quality = {"inertia": inertia(X, found.centers), "k": len(found.centers), "reads": found.n_iter}
     return {"seconds": seconds, "quality": quality}
 
 
-def estimator(data: Path, k: float, passes: float) -> dict[str, Any]:
+def estimator(data: Path, k: float, passes: float, starts: float = 1) -> dict[str, Any]:
     """What a user of `StreamingKMeans` waits for, the rows in memory as the peers have them; with all labels."""
     X = load(data)
     StreamingKMeans(2).fit(X[:WARM])
     begin = time.perf_counter()
-    found = StreamingKMeans(int(k), max_iter=int(passes), random_state=0).fit(X)
+    found = StreamingKMeans(int(k), n_finalists=int(starts), max_iter=int(passes), random_state=0).fit(X)
     seconds = time.perf_counter() - begin
     quality = {"inertia": inertia(X, found.cluster_centers_), "k": len(found.cluster_centers_), "reads": found.n_iter_}
     return {"seconds": seconds, "quality": quality}

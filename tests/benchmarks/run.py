@@ -39,9 +39,10 @@ OURS: dict[str, dict[str, list[str]]] = {
     "pca": {"ours": [*_MATHEMATICS, "pca", "{data}", "d=2560", "p={p}"]},
     "kmeans": {
         "ours, 6 passes": [*_MATHEMATICS, "kmeans", "{data}", "d=100", "k={k}", "passes=6"],
+        "ours, 9 passes": [*_MATHEMATICS, "kmeans", "{data}", "d=100", "k={k}", "passes=9"],
         "ours, 100 passes": [*_MATHEMATICS, "kmeans", "{data}", "d=100", "k={k}", "passes=100"],
-        "ours, 100 passes, 3 starts": [*_MATHEMATICS, "kmeans", "{data}", "d=100", "k={k}", "passes=100", "starts=3"],
-        "ours in memory, 12 passes": [*_MATHEMATICS, "estimator", "{data}", "k={k}", "passes=12"],
+        "ours in memory, 9 passes": [*_MATHEMATICS, "estimator", "{data}", "k={k}", "passes=9"],
+        "ours in memory, 6 finalists": [*_MATHEMATICS, "estimator", "{data}", "k={k}", "passes=100", "starts=6"],
     },
     "route": {"ours, everything stored": [*_MATHEMATICS, "route", "{data}"]},
     "store": {"ours, from the store": [*_MATHEMATICS, "store", "{data}", "k_max={k_max}"]},

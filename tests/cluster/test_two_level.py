@@ -123,5 +123,5 @@ def test_threads_of_blas_do_not_change_a_search():
     rows, found = rows_of(StreamingKMeans(), X, reset=True, dtype=np.float32), []
     for threads in (1, 2):
         with threadpool_limits(threads):
-            found.append(streaming.lloyd(rows, X[:3000], 4).centers)
+            found.append(streaming.lloyd(rows, [X[:3000]], 4).centers)
     np.testing.assert_array_equal(*found)
