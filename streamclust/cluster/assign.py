@@ -158,6 +158,7 @@ class _Joint:
         with np.errstate(over="ignore"):
             self.minus = origin - self.centers.astype(np.float32)
             self.half = np.vecdot(self.minus, self.minus) / 2
+        self.again, self.first = _repeated(self.minus, self.half)
         self.scores = np.empty(min(self.rows, _TILE_ROWS) * len(self.centers), np.float32)
 
     def nearest(self, tile: Float, Z: Float, norms: Float) -> tuple[Labels, Distances]:
@@ -183,12 +184,14 @@ class _Joint:
             rows = Z[start : start + self.rows]
             scores = self.scores[: len(self.minus) * len(rows)].reshape(-1, len(rows))
             np.matmul(self.minus, rows.T, out=scores)
+            scores[self.again] = scores[self.first]
             lowest(scores, self.half, self.ends, norms, rounding, start, self.second, labels, sqdist, near)
         return labels, sqdist, near
 
     def _nearest(self, tile: Float, Z: Float, norms: Float, minus: Float, half: Float) -> tuple[Labels, Distances]:
         """As `nearest`, where rounding decides by direct differences."""
         scores = np.matmul(Z, minus.T) + half
+        scores[:, self.again] = scores[:, self.first]
         labels = np.empty((len(self.sets), len(tile)), np.int32)
         sqdist = np.full((len(self.sets), 2, len(tile)), np.inf)
         for j, s in enumerate(self.sets):
@@ -198,6 +201,16 @@ class _Joint:
                 part[np.arange(len(tile)), labels[j]] = np.inf
                 _, sqdist[j, 1] = _decide(tile, self.centers[s], norms, part, half[s], Z.shape[1])
         return labels, sqdist
+
+
+def _repeated(centers: Float, half: Float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Which centres : (k, p) repeat an earlier one, and which: a product may round their scores differently."""
+    _, length, shared = np.unique(half, return_inverse=True, return_counts=True)
+    some = np.flatnonzero(shared[length] > 1)
+    _, first, vector = np.unique(centers[some], axis=0, return_index=True, return_inverse=True)
+    earliest = some[first[vector.ravel()]]
+    again = earliest < some
+    return some[again], earliest[again]
 
 
 def rounding_of(like: Float, p: int) -> float:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 
 from streamclust.cluster import minibatch
-from streamclust.cluster.assign import assign, origin_of
+from streamclust.cluster.assign import assign, origin_of, tiles
 from streamclust.cluster.kmeans import (
     identity,
     lloyd,
@@ -290,6 +290,20 @@ def test_minibatch_chain_copies_and_repeats():
     few = minibatch.step(minibatch.step(once, X[:0]), X[:3])  # an empty block, and fewer rows than clusters
     assert np.isfinite(minibatch.centers(few)["a"]).all()
     assert minibatch.centers(few)["a"].dtype == np.float32
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_of_a_centre_that_comes_twice_the_first_gets_all_rows(second):
+    """A product may round the scores of equal centres differently, by where they stand in it."""
+    rng = np.random.default_rng(4)
+    for _ in range(200):
+        X = (6 * rng.normal(size=(rng.integers(1, 300), rng.integers(1, 9)))).astype(np.float32)
+        centers = rng.choice(X, rng.integers(1, 40))
+        sets = [np.concatenate([centers, rng.choice(centers, 9)]), centers[::-1]]
+        for tile in tiles(X, sets, second=second):
+            for i, found in zip(tile.sets, tile.labels, strict=True):
+                same = (sets[i][found][:, None] == sets[i]).all(axis=2)
+                np.testing.assert_array_equal(found, same.argmax(axis=1))
 
 
 @laws
