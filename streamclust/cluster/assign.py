@@ -205,8 +205,11 @@ class _Joint:
 
 def _repeated(centers: Float, half: Float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Which centres : (k, p) repeat an earlier one, and which: a product may round their scores differently."""
-    _, length, shared = np.unique(half, return_inverse=True, return_counts=True)
-    some = np.flatnonzero(shared[length] > 1)
+    order = np.argsort(half)
+    alike = np.flatnonzero(half[order[1:]] == half[order[:-1]])
+    if not len(alike):
+        return alike, alike
+    some = np.unique(order[np.concatenate([alike, alike + 1])])
     _, first, vector = np.unique(centers[some], axis=0, return_index=True, return_inverse=True)
     earliest = some[first[vector.ravel()]]
     again = earliest < some
