@@ -169,7 +169,7 @@ def whole_files(path: Path, start: int, stop: int) -> tuple[int, int]:
     return start - start % step, min(shape_of(path)[0], -(-stop // step) * step)
 
 
-def chunk_files(where: Where, start: int = 0, stop: int | None = None) -> list[Path]:
+def chunk_files(where: Where, start: int = 0, stop: int | None = None) -> Sequence[Path]:
     """The chunk files that hold rows ``start .. stop``."""
     path, start, stop = span(where, start, stop)
     array = _open(path)

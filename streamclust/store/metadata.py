@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +79,14 @@ def row_bytes(shape: tuple[int, ...], data_type: str) -> int:
     return math.prod(shape[1:]) * (_TEXT_BYTES if data_type == "string" else item_bytes(data_type))
 
 
-def chunk_paths(path: Path, shape: tuple[int, ...], grid: tuple[int, ...], start: int, stop: int) -> list[Path]:
+@lru_cache(maxsize=4096)
+def chunk_paths(path: Path, shape: tuple[int, ...], grid: tuple[int, ...], start: int, stop: int) -> tuple[Path, ...]:
     """The same for an array of this shape and chunk shape, which is not opened."""
     if stop <= start:
-        return []
+        return ()
     indices = [range(start // grid[0], -(-stop // grid[0]))]
     indices += [range(-(-size // chunk)) for size, chunk in zip(shape[1:], grid[1:], strict=True)]
-    return [path / "/".join(["c", *map(str, index)]) for index in itertools.product(*indices)]
+    return tuple(path / "/".join(["c", *map(str, index)]) for index in itertools.product(*indices))
 
 
 def sized_files(path: Path, meta: Mapping[str, Any], start: int, stop: int) -> list[tuple[Path, int | None]]:

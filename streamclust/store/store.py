@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +69,10 @@ class Store:
     def __init__(self, path: Path, snapshot: Snapshot, *, fixed: bool = False) -> None:
         self.path, self.snapshot, self.fixed = path, snapshot, fixed
 
+    @cached_property
+    def _data(self) -> Path:
+        return self.path / "data"
+
     def __repr__(self) -> str:
         names = ", ".join(self.descriptors) or "empty"
         rows = f"{self.n:,} images in {len(self.batches)} batch{'es' * (len(self.batches) != 1)}"
@@ -125,9 +129,9 @@ class Store:
         DamageError : its metadata is not what the manifest says; no checksum guards metadata.
         """
         entry = self.snapshot.entries[name]
-        where, known = address(self.path / "data", entry, array), entry.arrays[array]
+        where, known = address(self._data, entry, array), entry.arrays[array]
         if not arrays.is_as_said(where, known.shape, known.dtype, known.chunks):
-            file = self.path / "data" / entry.path / array / "zarr.json"
+            file = self._data / entry.path / array / "zarr.json"
             raise DamageError(file, "is not what the manifest says of it", hint="restore it")
         return where
 
@@ -246,13 +250,19 @@ def unfinished(snapshot: Snapshot) -> list[str]:
 
 def address(data: Path, entry: Entry, array: str) -> Where:
     """Where an array of an object lies below the folder ``data``."""
-    return part(data, entry, array) if entry.first else data / f"{entry.path}/{array}"
+    return part(data, entry, array) if entry.first else _below(data, entry.path, array)
 
 
 def part(data: Path, entry: Entry, array: str) -> Part:
     """The same of an object in a pack."""
     about = entry.arrays[array]
-    return Part(data / entry.path / array, entry.first[array], about.shape[0], about.chunks[0])
+    return Part(_below(data, entry.path, array), entry.first[array], about.shape[0], about.chunks[0])
+
+
+@lru_cache(maxsize=4096)
+def _below(data: Path, path: str, array: str) -> Path:
+    """The same one each time: a path's parts and hash take as long as the call of the system that it is for."""
+    return data / path / array
 
 
 def _block(path: Where | None, start: int, stop: int, d: int, dtype: np.dtype[Any]) -> NDArray[Any]:
