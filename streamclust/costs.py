@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from streamclust.cluster.two_level import MANY
 from streamclust.config import Settings
 from streamclust.embedding import LEADING
 from streamclust.errors import BudgetError
@@ -27,7 +28,8 @@ _SIGHT_BYTES = 68  # of a row and a vote: eight neighbours and their distances, 
 # Arithmetic in units of `Rates`, from runs of 416,314 rows x 28 to 521 components and of 6,080 rows.
 _EIGEN = 13  # multiply-adds of a decomposition by d cubed
 _TWO_PRODUCTS, _PER_VISIT = 2, 5  # of a row that meets a centre: distances and sums; comparisons
-_RESTARTED, _PRODUCTS, _COMPARED = 5_000, 300, 8_000  # sample rows that restarts look at; of each that meets a centre
+_RESTARTED, _PRODUCTS, _COMPARED = 5_000, 300, 10_000  # sample rows that restarts look at; of each that meets a centre
+_FINE_SAMPLE, _FINE_LAPS = 40, 6  # sample rows for each fine centre at most, and how often they meet all of them
 _PER_PAIR, _TREE = 3.5, 10  # comparisons of a row and a sampled one, and of two sampled ones in HDBSCAN's tree
 _TSNE, _DRAWING = 1.5e6, 1e3  # of a row in a map's fit, and of a pixel
 _GRIDS = 2 * (2 * 2048**2 + 31 * 1024**2) * 4  # the count grids of one map, and what a day adds to them
@@ -146,14 +148,21 @@ def _cluster(name: str, shape: Shape, settings: Settings, workers: int) -> Step:
     passes = 1 + s.passes + 4
     peak = PROCESS_BYTES + 6 * centers + sample * p * 8
     peak += workers * (2 * _reduced_block(shape) + TILE_BYTES + 2 * centers)
-    every = sum(s.ks) + _fine(shape, settings)
-    visits, restarted = every * shape.n * (s.passes + 2), every * min(sample, _RESTARTED)
+    coarse, fine = sum(s.ks), _fine(shape, settings)
+    visits = (coarse * (s.passes + 2) + _fine_visits(fine, s.passes + 2)) * shape.n
+    visits += fine * min(sample, _FINE_SAMPLE * fine) * _FINE_LAPS
+    restarted = coarse * min(sample, _RESTARTED)
     costs = (_TWO_PRODUCTS * visits + _PRODUCTS * restarted) * p, _PER_VISIT * visits + _COMPARED * restarted
     return Step("fit", f"{name}: cluster", passes, passes * shape.n * p * 4, shape.n * 16, peak, *costs, workers)
 
 
 def _fine(shape: Shape, settings: Settings) -> int:
     return settings.cluster.fine_k or max(1, min(400, shape.n // 50))
+
+
+def _fine_visits(k: int, passes: int) -> float:
+    """How many of the fine centres a row meets; of many but a few in most passes."""
+    return k * passes if k < MANY else 4 * k + 10 * k**0.5 * max(0, passes - 4)
 
 
 def _label(name: str, shape: Shape, settings: Settings, workers: int) -> Step:
