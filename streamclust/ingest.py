@@ -23,7 +23,7 @@ from streamclust.readers.sources import ArraySource, Source, addressable, unpack
 from streamclust.sampling import batch_key, sample_rows
 from streamclust.store import arrays
 from streamclust.store.draft import Draft
-from streamclust.store.manifest import Entry, Snapshot
+from streamclust.store.entries import Entry, Snapshot
 from streamclust.store.rows import Rows, leaves
 
 WIDE = 4096

@@ -14,8 +14,8 @@ from streamclust.job import Job
 from streamclust.journal import Journal, Listener, Silent
 from streamclust.reporting import collect
 from streamclust.store import arrays, manifest, mend
+from streamclust.store.entries import Entry, key_of
 from streamclust.store.examine import PACK, Damage
-from streamclust.store.manifest import Entry
 from streamclust.store.store import Store, open_store
 from streamclust.store.verify import Verified, read_log, verify
 
@@ -91,9 +91,7 @@ def _take_out(job: Job, paths: set[str], done: list[str]) -> set[str]:
     """Derived objects that are still damaged leave the newest state, with all that was made from them."""
     store = job.store
     entries = store.snapshot.entries
-    gone = mend.with_dependents(
-        entries, [name for name, entry in entries.items() if manifest.key(name, entry) in paths]
-    )
+    gone = mend.with_dependents(entries, [name for name, entry in entries.items() if key_of(name, entry) in paths])
     if gone:
         store.publish(manifest.REPAIR, {}, remove=tuple(sorted(gone)))
         done.append(f"taken out of the newest state, as snapshot {store.snapshot.number}: {', '.join(sorted(gone))}")

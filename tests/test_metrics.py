@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 from sklearn.metrics import calinski_harabasz_score, davies_bouldin_score
 
-from streamclust.cluster.kmeans import lloyd_block
+from streamclust.cluster.passes import lloyd_block
 from streamclust.metrics import (
     calinski_harabasz,
     choose_k,

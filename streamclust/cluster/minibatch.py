@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from streamclust.cluster.kmeans import lloyd_block
+from streamclust.cluster.passes import lloyd_block
 
 Float = NDArray[np.floating[Any]]
 Key = TypeVar("Key", bound=Hashable)

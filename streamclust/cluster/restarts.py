@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamclust.cluster.assign import assign
-from streamclust.cluster.kmeans import LloydState, Trail, lloyd_block, merge, onward, settled, update
+from streamclust.cluster.kmeans import Trail, onward
+from streamclust.cluster.passes import LloydState, lloyd_block, merge, settled, update
 from streamclust.cluster.seeding import GREEDY, Drawing
 from streamclust.cluster.swaps import swapped
 from streamclust.cluster.two_level import Asked, roughly

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamclust import counts
-from streamclust.cluster import kmeans
+from streamclust.cluster import kmeans, passes
 from streamclust.cluster.assign import assign
 from streamclust.cluster.consensus import Ballot, choose, weigh
 from streamclust.cluster.matching import first, match
@@ -104,7 +104,7 @@ def _fit(job: Job, ballot: Ballot, names: Names, addresses: Sequence[Rows]) -> d
     ks = [k for k in settings.ks if k <= len(sample)] or [1]
     starts = job.executor.map(start, [ks], sample, settings.restarts, seed)[0]
 
-    def fold(centers: dict[int, Asked]) -> Mapping[int, kmeans.LloydState]:
+    def fold(centers: dict[int, Asked]) -> Mapping[int, passes.LloydState]:
         return job.executor.fold(add_votes, addresses, merge_lloyd, centers, ballot, names, run=1)
 
     return kmeans.lloyd(fold, starts, settings.passes)
@@ -187,15 +187,15 @@ def start(ks: Sequence[int], sample: Centers, n_init: int, seed: int) -> dict[in
 
 
 def add_votes(
-    state: Mapping[int, kmeans.LloydState] | None,
+    state: Mapping[int, passes.LloydState] | None,
     rows: Rows,
     centers: Mapping[int, Centers],
     ballot: Ballot,
     names: Names,
-) -> Mapping[int, kmeans.LloydState]:
+) -> Mapping[int, passes.LloydState]:
     """One block's part of an exact pass over encoded rows."""
     labels = read_labels(rows, names)
-    found = kmeans.lloyd_block(ballot.encode(labels[(labels >= 0).any(axis=1)]), centers)
+    found = passes.lloyd_block(ballot.encode(labels[(labels >= 0).any(axis=1)]), centers)
     return found if state is None else merge_lloyd(state, found)
 
 

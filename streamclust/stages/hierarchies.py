@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamclust import metrics
-from streamclust.cluster import kmeans
+from streamclust.cluster import kmeans, passes
 from streamclust.cluster.assign import assign
 from streamclust.cluster.choice import nearly
 from streamclust.cluster.heights import Linkage
@@ -105,7 +105,7 @@ def _micro_clusters(job: Job, sample: Single, addresses: Sequence[Rows], *, ever
     if not every and len(start) > most:
         start = job.executor.map(start_micro, [most], sample, job.settings.seed, job.executor.threads)[0]
 
-    def fold(centers: dict[str, Asked]) -> Mapping[str, kmeans.LloydState]:
+    def fold(centers: dict[str, Asked]) -> Mapping[str, passes.LloydState]:
         return job.executor.fold(add_lloyd, addresses, merge_lloyd, centers, run=1)
 
     return kmeans.lloyd(fold, {"": start}, PASSES)[""]

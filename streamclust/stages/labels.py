@@ -9,7 +9,7 @@ from numpy.typing import DTypeLike
 from streamclust.job import Job, fingerprint
 from streamclust.stages.sources import holds
 from streamclust.store.draft import Draft
-from streamclust.store.manifest import Entry
+from streamclust.store.entries import Entry
 from streamclust.store.rows import Rows
 from streamclust.store.store import Batch, Store
 

@@ -15,7 +15,7 @@ from streamclust.stages import clusters, reduced
 from streamclust.stages.names import LEVELS, Level, cluster_ids, origins
 from streamclust.stages.refit_tables import compare
 from streamclust.stages.sources import MIX
-from streamclust.store.manifest import Snapshot
+from streamclust.store.entries import Snapshot
 from streamclust.store.store import Batch, Store
 from streamclust.store.trial import PROPOSED, Trial, proposed
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamclust import metrics
-from streamclust.cluster import kmeans, minibatch
+from streamclust.cluster import kmeans, minibatch, passes
 from streamclust.cluster import spread as spreading
 from streamclust.cluster.assign import assign
 from streamclust.cluster.restarts import restarts
@@ -47,7 +47,7 @@ def sweep(job: Job, projection: str, addresses: list[Rows], fine_k: int, former:
     that may have names, takes none away.
     """
 
-    def fold(centers: Mapping[Any, Asked]) -> Mapping[Any, kmeans.LloydState]:
+    def fold(centers: Mapping[Any, Asked]) -> Mapping[Any, passes.LloydState]:
         return job.executor.fold(add_lloyd, addresses, merge_lloyd, centers, run=1)
 
     starts: dict[Any, NDArray[np.float32]] = dict(_starts(job, projection, addresses, fine_k))
@@ -130,17 +130,17 @@ def chain_block(models: Mapping[Any, Any], rows: Rows) -> dict[Any, Any]:
 
 
 def add_lloyd(
-    state: Mapping[Any, kmeans.LloydState] | None, rows: Rows, centers: Mapping[Any, Asked]
+    state: Mapping[Any, passes.LloydState] | None, rows: Rows, centers: Mapping[Any, Asked]
 ) -> dict[Any, Any]:
     """One block against every set of centres."""
     Z = read_valid(rows)[0]
-    found = kmeans.lloyd_block(Z, centers)
+    found = passes.lloyd_block(Z, centers)
     return found if state is None else merge_lloyd(state, found)
 
 
-def merge_lloyd(a: Mapping[Any, kmeans.LloydState], b: Mapping[Any, kmeans.LloydState]) -> dict[Any, kmeans.LloydState]:
+def merge_lloyd(a: Mapping[Any, passes.LloydState], b: Mapping[Any, passes.LloydState]) -> dict[Any, passes.LloydState]:
     """Both, set by set."""
-    return {key: kmeans.merge(a[key], b[key]) for key in a}
+    return {key: passes.merge(a[key], b[key]) for key in a}
 
 
 def add_spread(state: Mapping[Any, Spread] | None, rows: Rows, centers: Centers, means: Centers) -> dict[Any, Spread]:

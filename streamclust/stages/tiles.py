@@ -17,7 +17,7 @@ from streamclust.stages.sources import described
 from streamclust.stages.tile_chunks import Chunk, Run, fill, padded, stored_run, write_runs
 from streamclust.store.arrays import Where
 from streamclust.store.draft import Draft
-from streamclust.store.manifest import Entry
+from streamclust.store.entries import Entry
 from streamclust.store.rows import Rows
 from streamclust.store.store import Batch, Store
 from streamclust.tiling import EVERY, Frame, Sparse

@@ -21,12 +21,13 @@ from streamclust.blocks import Executor
 from streamclust.errors import ConflictError
 from streamclust.planning import shard_rows
 from streamclust.store import arrays, manifest, metadata
+from streamclust.store.addresses import address
 from streamclust.store.arrays import Where
 from streamclust.store.draft import Draft
+from streamclust.store.entries import Entry, Snapshot, key_of
 from streamclust.store.examine import PACK
 from streamclust.store.guards import refuse_stale
-from streamclust.store.manifest import Entry, Snapshot
-from streamclust.store.store import Store, address
+from streamclust.store.store import Store
 
 MERGED = ("batch", "reduced", "labels")  # the kinds of which every batch has one or more
 SMALL, LARGE = 2**25, 2**29  # bytes of an object that is merged, and of a pack
@@ -124,7 +125,7 @@ def _runs(units: Sequence[list[Object]]) -> Iterator[list[Object]]:
 
 
 def _draft(store: Store, name: str, objects: Sequence[Object]) -> Draft:
-    facts = json.dumps([(name, manifest.key(name, entry)) for name, entry in objects])
+    facts = json.dumps([(name, key_of(name, entry)) for name, entry in objects])
     return store.draft(name, PACK, hashlib.sha256(facts.encode()).hexdigest())
 
 

@@ -19,7 +19,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from streamclust.errors import DamageError
 from streamclust.store import arrays, metadata
-from streamclust.store.manifest import ArrayEntry, Entry, sync, sync_tree
+from streamclust.store.entries import ArrayEntry, Entry
+from streamclust.store.manifest import sync, sync_tree
 
 Named = Callable[[], Collection[str]]  # every path that any manifest ever named, read when it is called
 

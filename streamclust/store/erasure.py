@@ -21,9 +21,11 @@ from numpy.typing import NDArray
 
 from streamclust.planning import LABEL_ROWS
 from streamclust.store import arrays, metadata
+from streamclust.store.addresses import address
 from streamclust.store.arrays import Where, grid
-from streamclust.store.manifest import Entry, sync, sync_tree
-from streamclust.store.store import Batch, Store, address
+from streamclust.store.entries import Entry
+from streamclust.store.manifest import sync, sync_tree
+from streamclust.store.store import Batch, Store
 
 Mask = NDArray[np.bool_]
 

@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from streamclust.errors import DamageError
-from streamclust.store import arrays, chunks, manifest, metadata
-from streamclust.store.manifest import ArrayEntry, Entry
-from streamclust.store.store import address, part
+from streamclust.store import arrays, chunks, metadata
+from streamclust.store.addresses import address, part
+from streamclust.store.entries import ArrayEntry, Entry, key_of
 
 DERIVED = ("projection", "reduced", "model", "labels", "grid", "comparison", "refit", "thumbs", "day", "reference")
 PACK = "pack"  # the kind of an object that holds the rows of many
@@ -55,7 +55,7 @@ class Known:
     @property
     def key(self) -> str:
         """What the log knows it by."""
-        return manifest.key(self.name, self.entry)
+        return key_of(self.name, self.entry)
 
 
 @dataclass(frozen=True)

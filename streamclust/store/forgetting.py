@@ -23,8 +23,8 @@ from streamclust.planning import LABEL_ROWS
 from streamclust.readers.tables import open_paths
 from streamclust.store import arrays, manifest
 from streamclust.store.draft import Draft
+from streamclust.store.entries import Entry, entry_from, key_of
 from streamclust.store.erasure import Eraser, Mask, Masks, mask_name
-from streamclust.store.manifest import Entry
 from streamclust.store.proof import among, path_digests, prove, remember
 from streamclust.store.pruning import finish
 from streamclust.store.retention import find_batch, models_that_saw, now, record, withdrawal, withdrawal_name
@@ -242,8 +242,8 @@ def _objects(store: Store) -> list[tuple[str, Entry]]:
     said = manifest.said_before(log)
     for document in manifest.kept(log):
         trees = {**(document["checkpoint"] or {}), **document["add"]}  # what moved into packs is in the checkpoint only
-        said += [(name, manifest.entry(tree)) for name, tree in trees.items()]
-    return list({manifest.key(name, entry): (name, entry) for name, entry in said}.values())
+        said += [(name, entry_from(tree)) for name, tree in trees.items()]
+    return list({key_of(name, entry): (name, entry) for name, entry in said}.values())
 
 
 def _refuse_busy(store: Store, hint: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from streamclust.errors import ConflictError
 from streamclust.store.draft import Draft
-from streamclust.store.manifest import Entry, Snapshot
+from streamclust.store.entries import Entry, Snapshot
 
 _SOURCES = (
     "batch",

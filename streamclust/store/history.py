@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from streamclust.blocks import Serial
 from streamclust.errors import ConflictError, DamageError, InputError
 from streamclust.store import manifest
-from streamclust.store.manifest import Entry, Snapshot
+from streamclust.store.entries import Entry, Snapshot, entry_from, key_of
 from streamclust.store.store import FORMER, Store, unfinished
 from streamclust.store.verify import read_log, verify
 
@@ -52,7 +52,7 @@ def history(store: Store) -> list[Change]:
     rows, kinds = Store(store.path, Snapshot(first, "", counted)).n, {n: e.kind for n, e in before.items()}
     for number in range(first, store.snapshot.number + 1):
         document = manifest.read(log, number)
-        added = {n: manifest.entry(tree) for n, tree in document["add"].items()}
+        added = {n: entry_from(tree) for n, tree in document["add"].items()}
         changed = [n for n in (*document["remove"], *added) if n in counted or added.get(n, _NOTHING).kind in _COUNTED]
         if changed:
             counted = {n: e for n, e in counted.items() if n not in changed}
@@ -97,8 +97,8 @@ def rollback(store: Store, number: int) -> Change:
     remove = tuple(name for name in base.entries if name not in state)
     if not add and not remove:
         raise InputError(f"snapshot {number}", "is what the store is now", "an earlier state")
-    known = {manifest.key(name, e) for name, e in base.entries.items()}
-    _refuse_damaged(store, number, {manifest.key(name, e) for name, e in add.items()} - known)
+    known = {key_of(name, e) for name, e in base.entries.items()}
+    _refuse_damaged(store, number, {key_of(name, e) for name, e in add.items()} - known)
     manifest.publish(store.path / "log", base, f"roll back to {number}", add, remove, state)
     store.refresh()
     return history(store)[-1]

@@ -8,88 +8,19 @@ import json
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from streamclust.errors import ConflictError, DamageError, InputError
 from streamclust.store import floor
+from streamclust.store.entries import Entry, Snapshot, entry_from, tree_of
 from streamclust.store.form import fault
 
 FORMAT = 2  # and 1 where no object lies in a pack, which older programs know nothing of
 CHECKPOINT_EVERY = 100
 REPAIR = "repair"  # the operation that takes damaged objects out of the state
 COMPACT = "compact"  # the one that adds packs, and whose state has objects moved into them
-
-
-@dataclass(frozen=True)
-class ArrayEntry:
-    """What a manifest knows of an array, so that opening a store reads none."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    chunks: tuple[int, ...]
-    digest: str = ""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One published object: a Zarr group at ``path`` below ``data``, never changed again.
-
-    Where ``first`` is not empty the group is a pack of many objects, and it says of each array at which row this one's
-    begin; their shapes and chunks still are those that they were written with.
-    """
-
-    path: str
-    kind: str
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    arrays: Mapping[str, ArrayEntry] = field(default_factory=dict)
-    added: int = 0
-    first: Mapping[str, int] = field(default_factory=dict)
-
-
-def key(name: str, entry: Entry) -> str:
-    """What tells an object from every other that any manifest names: its path, in a pack with its name."""
-    return _key(name, entry.path, bool(entry.first))
-
-
-def written_key(name: str, written: Mapping[str, Any]) -> str:
-    """The same of an entry as it was written."""
-    return _key(name, written["path"], bool(written.get("first")))
-
-
-def _key(name: str, path: str, packed: bool) -> str:
-    return f"{path}:{name}" if packed else path
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """One published state of the store: entries by logical name, in the order they were added.
-
-    ``first`` is the oldest snapshot that was kept when this one was published.
-    """
-
-    number: int
-    digest: str
-    entries: Mapping[str, Entry]
-    first: int = 0
-
-    def of_kind(self, kind: str) -> dict[str, Entry]:
-        """The entries of one kind, oldest first."""
-        found = {name: entry for name, entry in self.entries.items() if entry.kind == kind}
-        return dict(sorted(found.items(), key=lambda item: (item[1].added, item[0])))
-
-    def newest(self, kind: str, role: str) -> str | None:
-        """The newest entry of that kind and role."""
-        return self._newest(kind, "role", role)
-
-    def find(self, kind: str, fingerprint: str) -> str | None:
-        """The newest entry of that kind that was made from the same inputs."""
-        return self._newest(kind, "fingerprint", fingerprint)
-
-    def _newest(self, kind: str, attribute: str, value: str) -> str | None:
-        found = (n for n, e in self.entries.items() if e.kind == kind and e.attributes.get(attribute) == value)
-        return max(found, key=lambda name: (self.entries[name].added, name), default=None)
 
 
 def sync(path: Path) -> None:
@@ -191,7 +122,7 @@ def kept(log: Path) -> Iterator[dict[str, Any]]:
 def said_before(log: Path) -> list[tuple[str, Entry]]:
     """Names and entries of the kept objects of pruned manifests, what was last said of one behind what was before."""
     begins = floor.read(log)
-    return [(name, entry(one)) for name, one in (*begins.objects, *begins.state.items())] if begins else []
+    return [(name, entry_from(one)) for name, one in (*begins.objects, *begins.state.items())] if begins else []
 
 
 def _from_floor(log: Path, documents: Sequence[Mapping[str, Any]]) -> Snapshot | None:
@@ -205,7 +136,7 @@ def _from_floor(log: Path, documents: Sequence[Mapping[str, Any]]) -> Snapshot |
 
 
 def _entries(trees: Mapping[str, Any]) -> dict[str, Entry]:
-    return {name: entry(tree) for name, tree in trees.items()}
+    return {name: entry_from(tree) for name, tree in trees.items()}
 
 
 def _replay(known: Snapshot | None, documents: Sequence[Mapping[str, Any]]) -> Snapshot:
@@ -219,7 +150,7 @@ def _replay(known: Snapshot | None, documents: Sequence[Mapping[str, Any]]) -> S
             continue
         for name in document["remove"]:
             entries.pop(name, None)
-        entries |= {name: replace(entry(e), added=document["number"]) for name, e in document["add"].items()}
+        entries |= {name: replace(entry_from(e), added=document["number"]) for name, e in document["add"].items()}
     return Snapshot(documents[0]["number"], documents[0]["digest"], entries, documents[0].get("first", 0))
 
 
@@ -291,9 +222,9 @@ def _document(
         "parent": parent,
         "operation": operation,
         "time": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        "add": {name: tree(entry) for name, entry in add.items()},
+        "add": {name: tree_of(entry) for name, entry in add.items()},
         "remove": list(remove),
-        "checkpoint": None if checkpoint is None else {name: tree(entry) for name, entry in checkpoint.items()},
+        "checkpoint": None if checkpoint is None else {name: tree_of(entry) for name, entry in checkpoint.items()},
     }
     if first:
         document["first"] = first
@@ -321,21 +252,3 @@ def _file(log: Path, number: int) -> Path:
 
 def _digest(document: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def tree(entry: Entry) -> dict[str, Any]:
-    """An entry as it is written; `dataclasses.asdict` copies every value and takes ten times as long."""
-    written = vars(entry) | {"arrays": {name: vars(array) for name, array in entry.arrays.items()}}
-    if not entry.first:
-        del written["first"]
-    return written
-
-
-def entry(written: Mapping[str, Any]) -> Entry:
-    """An entry as it was written."""
-    arrays = {
-        name: ArrayEntry(tuple(a["shape"]), a["dtype"], tuple(a["chunks"]), a["digest"])
-        for name, a in written["arrays"].items()
-    }
-    first = written.get("first", {})
-    return Entry(written["path"], written["kind"], written["attributes"], arrays, written["added"], first)

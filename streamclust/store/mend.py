@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from streamclust import moments as mo
 from streamclust.blocks import Executor
 from streamclust.store import arrays, metadata
+from streamclust.store.addresses import part
 from streamclust.store.arrays import Part, Where, grid
+from streamclust.store.entries import ArrayEntry, Entry
 from streamclust.store.examine import DERIVED, PACK, Damage, kind_of, made_of_rows
-from streamclust.store.manifest import ArrayEntry, Entry, sync
+from streamclust.store.manifest import sync
 from streamclust.store.rows import Rows, leaves
-from streamclust.store.store import part
 
 
 def write_metadata(root: Path, damage: Damage, entry: Entry | None, trial: Path) -> bool:

@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamclust.store import arrays, metadata
+from streamclust.store.addresses import address
 from streamclust.store.arrays import Where, grid
+from streamclust.store.entries import Entry
 from streamclust.store.erasure import Mask, Masks
-from streamclust.store.manifest import Entry, sync, sync_tree
-from streamclust.store.store import Batch, address
+from streamclust.store.manifest import sync, sync_tree
+from streamclust.store.store import Batch
 
 Hashes = NDArray[Any]
 _AT_ONCE = 4_000_000  # 64 MB of digests; more are looked for in several passes

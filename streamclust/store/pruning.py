@@ -16,7 +16,8 @@ from pathlib import Path
 
 from streamclust.errors import ConflictError, DamageError, InputError
 from streamclust.store import floor, manifest
-from streamclust.store.manifest import Snapshot, sync
+from streamclust.store.entries import Snapshot, tree_of
+from streamclust.store.manifest import sync
 from streamclust.store.store import Store, unfinished
 from streamclust.store.verify import read_log
 
@@ -104,8 +105,8 @@ def _floor(log: Path, first: int, left: Iterable[str]) -> floor.Floor:
     return floor.Floor(
         number=first,
         manifest=state.digest,
-        state={name: manifest.tree(entry) for name, entry in state.entries.items()},
-        objects=tuple((before.names[k], manifest.tree(e)) for k, e in before.objects.items() if e.path in kept),
+        state={name: tree_of(entry) for name, entry in state.entries.items()},
+        objects=tuple((before.names[k], tree_of(e)) for k, e in before.objects.items() if e.path in kept),
         taken_out=tuple(sorted(k for k in before.taken_out if before.objects[k].path in kept)),
         leaving=tuple(sorted(({e.path for e in every.objects.values()} | set(left)) - kept)),
     )

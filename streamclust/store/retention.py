@@ -10,7 +10,7 @@ from typing import Any
 
 from streamclust.errors import InputError
 from streamclust.store.draft import Draft
-from streamclust.store.manifest import Entry
+from streamclust.store.entries import Entry
 from streamclust.store.store import Batch, Store
 
 

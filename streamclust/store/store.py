@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from streamclust.errors import ConflictError, DamageError, InputError
 from streamclust.planning import chunk_rows
 from streamclust.store import arrays, manifest
-from streamclust.store.arrays import Part, Where
+from streamclust.store.addresses import address
+from streamclust.store.arrays import Where
 from streamclust.store.draft import Draft, sweep
+from streamclust.store.entries import Entry, Snapshot
 from streamclust.store.guards import refuse_stale
-from streamclust.store.manifest import Entry, Snapshot
 from streamclust.store.rows import Rows, leaves
 
 if TYPE_CHECKING:
@@ -246,23 +247,6 @@ def unfinished(snapshot: Snapshot) -> list[str]:
     """Forgettings that were begun and did not end."""
     ended = {entry.attributes["role"] for entry in snapshot.of_kind("forgotten").values()}
     return [name for name in snapshot.of_kind("forgetting") if name not in ended]
-
-
-def address(data: Path, entry: Entry, array: str) -> Where:
-    """Where an array of an object lies below the folder ``data``."""
-    return part(data, entry, array) if entry.first else _below(data, entry.path, array)
-
-
-def part(data: Path, entry: Entry, array: str) -> Part:
-    """The same of an object in a pack."""
-    about = entry.arrays[array]
-    return Part(_below(data, entry.path, array), entry.first[array], about.shape[0], about.chunks[0])
-
-
-@lru_cache(maxsize=4096)
-def _below(data: Path, path: str, array: str) -> Path:
-    """The same one each time: a path's parts and hash take as long as the call of the system that it is for."""
-    return data / path / array
 
 
 def _block(path: Where | None, start: int, stop: int, d: int, dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from streamclust.evidence import sentence
 from streamclust.planning import LABEL_ROWS
-from streamclust.store.manifest import Entry
+from streamclust.store.entries import Entry
 from streamclust.store.store import Batch, Store
 from streamclust.store.traces import FORGOTTEN
 

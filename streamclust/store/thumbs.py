@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from streamclust.store import arrays
 from streamclust.store.draft import Draft
-from streamclust.store.manifest import Entry
+from streamclust.store.entries import Entry
 from streamclust.store.store import Store
 
 Row = tuple[str, int]  # batch name, row within it

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from streamclust import moments as mo
 from streamclust.evidence import MISSING
 from streamclust.store import arrays
+from streamclust.store.entries import Entry
 from streamclust.store.erasure import Eraser, Masks, put
-from streamclust.store.manifest import Entry
 
 FORGOTTEN = "/forgotten"  # instead of a path: no image can be called so, since absolute paths are refused
 FAR = 1e15  # its square is finite in float32, and nothing is near it

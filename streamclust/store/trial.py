@@ -10,7 +10,7 @@ from typing import Any
 from streamclust.errors import ConflictError
 from streamclust.store import manifest
 from streamclust.store.draft import Draft
-from streamclust.store.manifest import Entry, Snapshot
+from streamclust.store.entries import Entry, Snapshot
 from streamclust.store.store import Batch, Store
 
 PROPOSED = "proposed "  # before the kind of an entry that waits

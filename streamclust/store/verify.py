@@ -16,8 +16,8 @@ from typing import Any
 from streamclust.blocks import Executor
 from streamclust.errors import DamageError
 from streamclust.store import arrays, floor, manifest, metadata
+from streamclust.store.entries import Entry, entry_from, written_key
 from streamclust.store.examine import REPAIR, Damage, Known, Piece, altered, check_objects, read_pieces
-from streamclust.store.manifest import Entry
 from streamclust.store.orphans import Orphans, find_orphans
 from streamclust.store.store import ROOMS
 
@@ -54,7 +54,7 @@ class Log:
     Attributes
     ----------
     number : the highest. damage : manifests that cannot be read, or are not those that the next ones name.
-    objects, names : as first published, and in the manifest, by `manifest.key`.
+    objects, names : as first published, and in the manifest, by `key_of`.
     taken_out : keys of those that a repair took out.
     first : the oldest that is kept. leaving : paths that a prune has still to remove.
     blanked, blanking : batches of which rows were forgotten, and where that has not ended.
@@ -84,7 +84,7 @@ class Log:
 def verify(root: Path, executor: Executor, *, quick: bool = False, only: Collection[str] | None = None) -> Verified:
     """Look through a store, whatever state it is in. Writers at work do not disturb it, nor does it disturb them.
 
-    ``only`` are keys of objects (`manifest.key`), by default all.
+    ``only`` are keys of objects (`key_of`), by default all.
 
     Raises
     ------
@@ -156,7 +156,7 @@ def _begin(log: Log, begins: floor.Floor, state: dict[str, str]) -> None:
         _see(log, name, tree)
     log.taken_out |= set(begins.taken_out)
     log.leaving |= set(begins.leaving)
-    state.update({name: manifest.written_key(name, tree) for name, tree in begins.state.items()})
+    state.update({name: written_key(name, tree) for name, tree in begins.state.items()})
 
 
 def _bad_manifest(number: int, found: str) -> Damage:
@@ -171,13 +171,13 @@ def _take(log: Log, document: Mapping[str, Any], state: dict[str, str]) -> None:
     said = {**(document["checkpoint"] or {}), **document["add"]}
     for name, tree in said.items():
         _see(log, name, tree)
-    state.update({name: manifest.written_key(name, tree) for name, tree in said.items()})
+    state.update({name: written_key(name, tree) for name, tree in said.items()})
 
 
 def _see(log: Log, name: str, tree: Mapping[str, Any]) -> None:
-    if (key := manifest.written_key(name, tree)) in log.objects:
+    if (key := written_key(name, tree)) in log.objects:
         return
-    entry = manifest.entry(tree)
+    entry = entry_from(tree)
     log.objects[key], log.names[key] = entry, name
     if entry.kind == "forgetting":
         log.blanked |= set(entry.attributes["batches"])

@@ -16,7 +16,7 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
 from streamclust.blocks import one_blas_thread
-from streamclust.cluster import kmeans, minibatch
+from streamclust.cluster import kmeans, minibatch, passes
 from streamclust.cluster.assign import assign
 from streamclust.cluster.restarts import restarts, rows_at_hand
 from streamclust.cluster.two_level import Asked
@@ -183,8 +183,8 @@ def starts(
 def lloyd(rows: Rows, starts: Sequence[Centers], max_iter: int = 100, tol: float = 1e-4) -> kmeans.LloydResult:
     """Lloyd's algorithm over rows that are read as float32: the best of the starts' ends, its clusters in any order."""
 
-    def fold(sets: Mapping[int, Asked]) -> Mapping[int, kmeans.LloydState]:
-        return rows.fold(kmeans.lloyd_block, _merge, sets)
+    def fold(sets: Mapping[int, Asked]) -> Mapping[int, passes.LloydState]:
+        return rows.fold(passes.lloyd_block, _merge, sets)
 
     with one_blas_thread():
         ends = kmeans.lloyd(fold, dict(enumerate(starts)), max_iter, tol, descending=False)
@@ -195,8 +195,8 @@ def _restarted(seed: int, sample: Centers, k: int, n_init: int, keep: int, n_job
     return restarts(sample, [k], n_init=n_init, keep=keep, seed=seed, n_jobs=n_jobs)[k]
 
 
-def _merge(a: Mapping[int, kmeans.LloydState], b: Mapping[int, kmeans.LloydState]) -> dict[int, kmeans.LloydState]:
-    return {key: kmeans.merge(a[key], b[key]) for key in a}
+def _merge(a: Mapping[int, passes.LloydState], b: Mapping[int, passes.LloydState]) -> dict[int, passes.LloydState]:
+    return {key: passes.merge(a[key], b[key]) for key in a}
 
 
 def _labels(X: Centers, centers: Centers) -> NDArray[np.int32]:

@@ -17,6 +17,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from streamclust.cluster import kmeans
+from streamclust.cluster import passes as lloyd
 from streamclust.cluster.restarts import restarts, rows_at_hand
 from streamclust.config import load_settings
 from streamclust.decomposition import fit_pca
@@ -54,11 +55,11 @@ def clusters(data: Path, d: float, k: float, passes: float) -> dict[str, Any]:
     with threadpool_limits(1), ThreadPoolExecutor(THREADS) as pool:
         start = {0: restarts(sample, [k], keep=1, n_jobs=THREADS)[k][0]}
 
-        def merge(a: dict[int, kmeans.LloydState], b: dict[int, kmeans.LloydState]) -> dict[int, kmeans.LloydState]:
-            return {i: kmeans.merge(a[i], b[i]) for i in a}
+        def merge(a: dict[int, lloyd.LloydState], b: dict[int, lloyd.LloydState]) -> dict[int, lloyd.LloydState]:
+            return {i: lloyd.merge(a[i], b[i]) for i in a}
 
-        def fold(centers: dict[int, Any]) -> dict[int, kmeans.LloydState]:
-            return reduce(merge, pool.map(lambda s: kmeans.lloyd_block(X[s], centers), blocks))
+        def fold(centers: dict[int, Any]) -> dict[int, lloyd.LloydState]:
+            return reduce(merge, pool.map(lambda s: lloyd.lloyd_block(X[s], centers), blocks))
 
         found = kmeans.lloyd(fold, start, int(passes), descending=False)[0]
     seconds = time.perf_counter() - begin

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamclust.cluster import kmeans, mixture
+from streamclust.cluster import kmeans, mixture, passes
 from streamclust.cluster.assign import assign
 from streamclust.cluster.hierarchy import agglomerate, cut
 from streamclust.cluster.restarts import restarts
@@ -33,7 +33,7 @@ def ours(X: np.ndarray, k: int) -> dict[str, np.ndarray]:
     """Labels (n,) by algorithm."""
     Z = np.ascontiguousarray(X, np.float32)
     starts = dict(enumerate(restarts(Z, [k])[k]))
-    found = kmeans.lloyd(lambda centers: kmeans.lloyd_block(Z, centers), starts, 100).values()
+    found = kmeans.lloyd(lambda centers: passes.lloyd_block(Z, centers), starts, 100).values()
     centers = min(found, key=lambda result: result.inertia).centers
     label = assign(Z, centers)[0]
     return {
@@ -48,7 +48,7 @@ def ward(Z: np.ndarray, k: int, every: bool, seed: int = 0) -> np.ndarray:
     m, start = SETTINGS.micro_clusters, np.unique(Z, axis=0)
     if not every and len(start) > m:
         start = restarts(Z, [m], n_init=1, seed=seed)[m][0]
-    found = kmeans.lloyd(lambda sets: kmeans.lloyd_block(Z, sets), {0: start}, 2)[0]
+    found = kmeans.lloyd(lambda sets: passes.lloyd_block(Z, sets), {0: start}, 2)[0]
     tree = agglomerate(found.sums.means, found.counts, neighbors=None if every else 10)
     return cut(tree, k)[assign(Z, found.centers)[0]]
 

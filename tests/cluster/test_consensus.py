@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from streamclust.cluster import kmeans
+from streamclust.cluster import kmeans, passes
 from streamclust.cluster.assign import assign
 from streamclust.cluster.consensus import LEAST, Ballot, choose, sharpness, weigh
 from streamclust.cluster.restarts import restarts
@@ -35,7 +35,7 @@ def votes(rng, n=2000, wrong=0.1):
 def fit(ballot, labels, k):
     X = ballot.encode(labels)
     start = restarts(X, [k], n_init=8, keep=1)[k][0]
-    return kmeans.lloyd(lambda centers: kmeans.lloyd_block(X, centers), {k: start}, 20)[k]
+    return kmeans.lloyd(lambda centers: passes.lloyd_block(X, centers), {k: start}, 20)[k]
 
 
 def tables_of(labels):

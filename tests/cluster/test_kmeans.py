@@ -16,15 +16,8 @@ from sklearn.cluster import KMeans
 
 from streamclust.cluster import minibatch
 from streamclust.cluster.assign import assign, origin_of, tiles
-from streamclust.cluster.kmeans import (
-    identity,
-    lloyd,
-    lloyd_block,
-    merge,
-    onward,
-    settled,
-    update,
-)
+from streamclust.cluster.kmeans import lloyd, onward
+from streamclust.cluster.passes import identity, lloyd_block, merge, settled, update
 from streamclust.cluster.restarts import restarts
 from streamclust.cluster.seeding import Drawing
 

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 
 from streamclust.cluster.assign import assign
-from streamclust.cluster.kmeans import lloyd_block, merge
+from streamclust.cluster.passes import lloyd_block, merge
 from streamclust.cluster.spread import merge as merge_spread
 from streamclust.cluster.spread import spread_block
 from streamclust.metrics import davies_bouldin, spread_merge

@@ -13,7 +13,8 @@ from threadpoolctl import threadpool_limits
 
 from streamclust.cluster import two_level
 from streamclust.cluster.assign import assign, exact_sqdist
-from streamclust.cluster.kmeans import lloyd, lloyd_block, merge
+from streamclust.cluster.kmeans import lloyd
+from streamclust.cluster.passes import lloyd_block, merge
 from streamclust.cluster.seeding import Drawing
 from streamclust.metrics import label_sums_block
 from streamclust.streaming import kmeans as streaming

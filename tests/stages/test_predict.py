@@ -19,7 +19,7 @@ from streamclust.readers.case import open_case
 from streamclust.stages import grids, maps, strangeness
 from streamclust.stages.labels import labels_name
 from streamclust.stages.reduced import extend, read_valid, reduced_rows
-from streamclust.store.manifest import Entry
+from streamclust.store.entries import Entry
 from streamclust.store.store import Store
 from tests.cases import job_on, matrices, small, spoil, work, write_case
 

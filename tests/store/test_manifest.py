@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from streamclust.errors import ConflictError, DamageError, InputError
 from streamclust.store import manifest
-from streamclust.store.manifest import ArrayEntry, Entry
+from streamclust.store.entries import ArrayEntry, Entry, Snapshot
 from streamclust.store.store import create, open_store
 from tests.faults import child, finish, no_fsync
 from tests.readers.test_fuzz import mutate, mutations
@@ -47,7 +47,7 @@ def new_log(folder: str | Path) -> Path:
     return log
 
 
-def filled(log: Path, count: int) -> manifest.Snapshot:
+def filled(log: Path, count: int) -> Snapshot:
     snapshot = manifest.load(log)
     for i in range(count):
         snapshot = manifest.publish(log, snapshot, f"add {i}", {f"m{i}": Entry(f"models/m{i}", "model")}, ())
