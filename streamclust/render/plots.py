@@ -87,10 +87,10 @@ def variance_curve(explained_ratio: ArrayLike, chosen: int) -> bytes:
         axes.fill_between(components[:chosen], 100 * total[:chosen], color=BLUE, alpha=0.14, linewidth=0)
         axes.plot([chosen], [100 * kept], marker="o", markersize=9, color=BLUE, markerfacecolor="white", mew=2)
         axes.axvline(chosen, color=GREY, linestyle=(0, (3, 3)), linewidth=1.2)
-        left = chosen < 0.6 * len(total)
+        left, keep = chosen < 0.6 * len(total), "components keep" if chosen > 1 else "component keeps"
         axes.annotate(
-            f"{chosen} components keep {100 * kept:.1f}%", (chosen, 100 * kept), xytext=(10 if left else -10, -22),
-            textcoords="offset points", ha="left" if left else "right",
+            f"{chosen} {keep} {100 * kept:.1f}%", (chosen, 10), xytext=(8 if left else -8, 0),
+            textcoords="offset points", ha="left" if left else "right", va="center",
         )  # fmt: skip
         axes.set_ylim(0, 104)
         _whole_ticks(axes)
