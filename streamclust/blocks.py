@@ -1,4 +1,4 @@
-"""The three verbs, map, fold and chain, on Dask; and the serial reference that tests compare with.
+"""The three verbs, map, fold and chain, on Dask or on plain threads; and the serial reference that tests compare with.
 
 A task gets addresses, reads the rows itself and returns a small state, so no block ever travels. Which addresses stand
 together in a run, and the shape of the merge tree, depend on the addresses alone: never on workers or on who is first.
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, lru_cache, reduce
 from typing import Any, Protocol, TypeVar
@@ -20,6 +21,7 @@ from streamclust.remote.connecting import connect
 
 A = TypeVar("A")
 S = TypeVar("S")
+T = TypeVar("T")
 Progress = Callable[[int, int], None]  # tasks done, tasks in all
 RUN = 8
 
@@ -66,11 +68,21 @@ def _along(task: Callable[..., S], run: Sequence[A], args: Sequence[Any]) -> S |
     return state
 
 
-def tree(states: Sequence[Any], join: Callable[[Any, Any], Any]) -> Any:
-    """Merge neighbours until one is left."""
-    while len(states) > 1:
-        states = [join(*states[i : i + 2]) if i + 1 < len(states) else states[i] for i in range(0, len(states), 2)]
-    return states[0]
+def tree(states: Iterable[Any], join: Callable[[Any, Any], Any]) -> Any:
+    """Merge neighbours until one is left, each as soon as both are there: of n states at most log2 n wait."""
+    waiting = list[tuple[int, Any]]()  # how many are in each
+    for state in states:
+        waiting.append((1, state))
+        while len(waiting) > 1 and waiting[-2][0] == waiting[-1][0]:
+            _join_last(waiting, join)
+    while len(waiting) > 1:
+        _join_last(waiting, join)
+    return waiting[0][1]
+
+
+def _join_last(waiting: list[tuple[int, Any]], join: Callable[[Any, Any], Any]) -> None:
+    (more, a), (count, b) = waiting[-2:]
+    waiting[-2:] = [(more + count, join(a, b))]
 
 
 class Serial:
@@ -79,22 +91,26 @@ class Serial:
     threads = 1
 
     def map(self, task: Callable[..., S], addresses: Sequence[A], *args: Any) -> list[S]:
-        return self._each(lambda address: task(address, *args), addresses)
+        return self._each(lambda address: task(address, *args), addresses, list)
 
     def fold(
         self, task: Callable[..., S], addresses: Sequence[A], merge: Callable[[S, S], S], *args: Any, run: int = RUN
     ) -> S:
         _require(addresses)
-        return tree(self._each(lambda part: _along(task, part, args), runs(addresses, run)), merge)  # type: ignore[no-any-return]
+        parts = runs(addresses, run)
+        found: S = self._each(lambda part: _along(task, part, args), parts, lambda states: tree(states, merge))
+        return found
 
     def chain(self, task: Callable[..., S], addresses: Sequence[A], states: Sequence[S], *args: Any) -> list[S]:
-        return self._each(lambda state: reduce(lambda s, address: task(s, address, *args), addresses, state), states)
+        return self._each(
+            lambda state: reduce(lambda s, address: task(s, address, *args), addresses, state), states, list
+        )
 
     def close(self) -> None: ...
 
-    def _each(self, do: Callable[[A], S], things: Sequence[A]) -> list[S]:
+    def _each(self, do: Callable[[A], S], things: Sequence[A], gather: Callable[[Iterator[S]], T]) -> T:
         with one_blas_thread():
-            return [do(thing) for thing in things]
+            return gather(map(do, things))
 
 
 class Threads(Serial):
@@ -103,9 +119,20 @@ class Threads(Serial):
     def __init__(self) -> None:
         self.threads = len(os.sched_getaffinity(0))
 
-    def _each(self, do: Callable[[A], S], things: Sequence[A]) -> list[S]:
+    def _each(self, do: Callable[[A], S], things: Sequence[A], gather: Callable[[Iterator[S]], T]) -> T:
         with one_blas_thread(), ThreadPoolExecutor(self.threads) as pool:
-            return list(pool.map(do, things))
+            return gather(_in_order(pool, do, things, 2 * self.threads))
+
+
+def _in_order(pool: ThreadPoolExecutor, do: Callable[[A], S], things: Sequence[A], ahead: int) -> Iterator[S]:
+    """What is done to each, at most so many of them ahead of who takes it."""
+    begun = deque[Future[S]]()
+    for thing in things:
+        begun.append(pool.submit(do, thing))
+        if len(begun) >= ahead:
+            yield begun.popleft().result()
+    while begun:
+        yield begun.popleft().result()
 
 
 class Dask:
@@ -186,7 +213,7 @@ def _require(addresses: Sequence[Any]) -> None:
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """One BLAS and OpenMP thread per Dask thread; more would also round differently on machines with more cores."""
+    """One BLAS and OpenMP thread per thread of ours; more would also round differently on machines with more cores."""
     with _limit():
         yield
 

@@ -74,6 +74,48 @@ def test_runs_and_tree_depend_on_the_addresses_alone():
     assert tree("abcde", lambda a, b: f"({a}{b})") == "(((ab)(cd))e)"
 
 
+@given(count=st.integers(1, 300))
+def test_neighbours_merge_level_by_level_and_few_wait(count):
+    def expected(states):
+        while len(states) > 1:
+            pairs = [states[i : i + 2] for i in range(0, len(states), 2)]
+            states = [f"({''.join(pair)})" if len(pair) == 2 else pair[0] for pair in pairs]
+        return states[0]
+
+    alive, most = 0, 0
+
+    def states():
+        nonlocal alive, most
+        for i in range(count):
+            alive += 1
+            most = max(most, alive)
+            yield f"{i},"
+
+    def join(a, b):
+        nonlocal alive
+        alive -= 1
+        return f"({a}{b})"
+
+    assert tree(states(), join) == expected([f"{i}," for i in range(count)])
+    assert most <= 1 + count.bit_length()
+
+
+def test_threads_run_few_tasks_ahead_of_the_merge():
+    threads, begun, ahead = Threads(), [], []
+
+    def note(_state, address):
+        begun.append(address)
+        return 1
+
+    def merge(a, b):
+        time.sleep(0.002)  # while tasks of no length could all be done
+        ahead.append(len(begun) - len(ahead))
+        return a + b
+
+    assert threads.fold(note, range(200), merge, run=1) == 200
+    assert max(ahead) <= 2 * threads.threads + (200).bit_length()
+
+
 @pytest.mark.parametrize("make", [Serial, Threads, Dask])
 def test_no_rows_is_said(make):
     with pytest.raises(InputError, match="no rows"):
