@@ -202,6 +202,8 @@ def load_settings(path: Path | None = None, overrides: dict[str, Any] | None = N
     """
     tree: dict[str, Any] = {}
     if path is not None:
+        if path.exists() and not path.is_file():  # of which a pipe may have no writer, and a device no end
+            raise InputError(path, "is no regular file", "a TOML file", hint="check --config")
         try:
             tree = tomllib.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:

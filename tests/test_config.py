@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,6 +69,17 @@ def test_a_wrong_setting_is_one_line_that_names_it(tmp_path, text):
         load_settings(path)
     assert "\n" not in str(error.value)
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "device"])
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path, kind):
+    path = Path("/dev/zero") if kind == "device" else tmp_path / "s.toml"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    with pytest.raises(InputError, match="is no regular file; expected a TOML file"):
+        load_settings(path)
 
 
 def test_a_file_that_is_not_there_and_a_flag_under_no_section(tmp_path):
