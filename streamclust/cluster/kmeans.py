@@ -23,7 +23,7 @@ _EXACT = 2  # last passes, in which rows are compared with all of many centres
 
 @dataclass(frozen=True, slots=True)
 class LloydResult:
-    """Final centres, largest cluster first, and what the last of ``n_iter`` passes measured at exactly these centres.
+    """Final centres, largest cluster first by default, and what the last of ``n_iter`` passes measured at just these.
 
     ``converged`` is false where ``max_iter`` ended the search.
     """

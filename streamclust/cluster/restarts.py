@@ -49,8 +49,8 @@ def restarts(
     ks : sequence of int
         Numbers of clusters.
     n_init : int
-        Restarts per k; up to 8 times as many where the sample has few rows; 1 for k > 100, whose local optima differ
-        little.
+        Restarts per k; of more than one up to 8 times as many where the sample has few rows; 1 for k > 100, whose local
+        optima differ little.
     train_rows : int
         Sample rows that a restart trains on, or 200 for each centre (20 for k > 100) if that is more.
     n_iter : int
@@ -82,7 +82,7 @@ def restarts(
         size, most = _sizes(max(group), train_rows)
         few = group is coarse and len(sample) < most
         tries = n_init if group is coarse else min(n_init, _FINE_RESTARTS)
-        tries *= min(_MORE, max(1, 2 * size // len(sample))) if few else 1
+        tries *= min(_MORE, max(1, 2 * size // len(sample))) if few and tries > 1 else 1
         train, judge, polish = _split(sample, size, most, rng)
         starts = _draws(train, group, rng.spawn(tries), n_jobs)
         for iterations, best in _rounds(tries, keep, n_iter, few=few):

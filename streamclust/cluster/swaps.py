@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ Doubles = NDArray[np.float64]
 Centers = NDArray[np.float32]
 Labels = NDArray[np.int32]
 
-_SLICE = 8192  # rows at a time
+_SLICE, _TILE = 8192, 1024  # rows and centres at a time
 _POWERS = 4  # steps of the power iteration
 _CUT = 2 / np.pi  # of a normal cluster's squares along a line, what a cut at the mean takes away
 
@@ -27,7 +27,8 @@ def swapped(X: Float, centers: Centers, n_jobs: int = 1) -> Centers:
 
     A cluster without its centre would cost what its rows are farther from the next one. A second centre would gain what
     a cut across the longest axis does, were the cluster normal; the two then stand at the means of the halves. As many
-    centres move, at most half, as gain more than they cost on X : (m, p).
+    centres move, at most half, as gain more than they cost on X : (m, p); each only if the one nearest to it stays, as
+    two that lie together cost little one by one and much together.
 
     Sources: Fritzke, "The breathing k-means algorithm", arXiv:2006.15666 (2020), for moves by such costs; Boley,
     "Principal direction divisive partitioning", Data Min. Knowl. Discov. 2 (1998) 325-344, for the cut.
@@ -40,7 +41,8 @@ def swapped(X: Float, centers: Centers, n_jobs: int = 1) -> Centers:
     means = np.where(counts, group_sums(X, labels, k) / np.maximum(counts, 1), centers)
     cost = np.bincount(labels, second - sqdist, k)
     axes, squares = _longest(X, labels, sqdist, means, n_jobs)
-    needless, wanting = (np.argsort(by, kind="stable")[: k // 2] for by in (cost, -squares))
+    needless = _apart(np.argsort(cost, kind="stable"), _neighbours(centers))[: k // 2]
+    wanting = np.argsort(-squares, kind="stable")[: len(needless)]
     pays = cost[needless] < _CUT * squares[wanting]
     pays &= ~np.isin(wanting, needless[pays])
     needless, wanting = needless[pays], wanting[pays]
@@ -48,6 +50,26 @@ def swapped(X: Float, centers: Centers, n_jobs: int = 1) -> Centers:
     means[needless] = means[wanting] + apart
     means[wanting] -= apart
     return means.astype(np.float32)
+
+
+def _apart(order: NDArray[np.intp], neighbours: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Those whose neighbour does not come before them, unless it is left out."""
+    taken = np.zeros(len(order), np.bool_)
+    for i in order:
+        taken[i] = not taken[neighbours[i]]
+    return order[taken[order]]
+
+
+def _neighbours(centers: Centers) -> NDArray[np.intp]:
+    """Which of the other centres is nearest to each."""
+    about = centers - np.median(centers, axis=0)
+    about /= max(np.abs(about).max(), np.finfo(np.float32).tiny)  # squares of 1e25 are beyond float32
+    half, nearest = np.vecdot(about, about) / 2, np.empty(len(about), np.intp)
+    for start in range(0, len(about), _TILE):
+        scores = half - about[start : start + _TILE] @ about.T
+        scores[np.arange(len(scores)), start + np.arange(len(scores))] = np.inf
+        nearest[start : start + _TILE] = scores.argmin(axis=1)
+    return nearest
 
 
 def _slices(values: NDArray[Any]) -> list[NDArray[Any]]:
@@ -73,8 +95,8 @@ def _longest(X: Float, labels: Labels, sqdist: Doubles, means: Doubles, n_jobs: 
     with ThreadPoolExecutor(n_jobs) as pool:
         for _ in range(_POWERS + 1):
             axes = turned / np.maximum(np.linalg.norm(turned, axis=1, keepdims=True), np.finfo(np.float64).tiny)
-            parts = list(pool.map(partial(_along, means=means, axes=axes), _slices(X), _slices(labels)))
-            turned, squares = (sum(each) for each in zip(*parts, strict=True))
+            parts = pool.map(partial(_along, means=means, axes=axes), _slices(X), _slices(labels))
+            turned, squares = reduce(lambda a, b: (a[0] + b[0], a[1] + b[1]), parts)
     return axes, squares
 
 

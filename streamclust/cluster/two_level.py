@@ -68,8 +68,8 @@ def roughly(centers: Centers, before: Asked | None = None) -> Asked:
 def assign(X: Centers, levels: TwoLevel) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
     """Label every row of X : (n, p) with the nearest of the centres near its nearest place; as `assign.assign` else.
 
-    Of levels just made, a row on a centre is at distance 0, and of 1000 centres of 200,000 rows with 100 columns 99.7 %
-    of the rows get the nearest.
+    Of equal centres a later one may get it. Of levels just made, a row on a centre is at distance 0, and of 1000
+    centres of 200,000 rows with 100 columns 99.7 % of the rows get the nearest.
     """
     place, origin = exact.assign(X, levels.places)[0], exact.origin_of(levels.centers)
     order, ends = np.argsort(place, kind="stable"), np.cumsum(np.bincount(place, minlength=len(levels.near)))

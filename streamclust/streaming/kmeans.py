@@ -34,7 +34,8 @@ class StreamingKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
     n_clusters : int
         Clusters. Where X has fewer distinct rows there are as many as those, none empty, and a ConvergenceWarning.
     n_init : int
-        Restarts on the sample; 1 for more than 100 clusters, whose local optima differ little.
+        Restarts on the sample, more where it has few rows; 1 for more than 100 clusters, whose local optima differ
+        little.
     n_finalists : int
         How many of them, the best ones, go on over all rows in shared reads; the one that ends lowest counts.
     max_iter : int

@@ -46,7 +46,7 @@ class StreamingGaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[mis
         EM steps.
     n_init : int
         k-means starts whose mixtures are fitted, sharing every read; the likeliest is kept. The first is the best of 12
-        restarts, the others are one each.
+        restarts or more, the others are one each.
     random_state : int, RandomState or None
         Of the k-means.
 

@@ -47,6 +47,28 @@ def test_every_blob_gets_a_centre(seed):
     assert inertia(X, better) < 0.5 * inertia(X, poor)
 
 
+@pytest.mark.parametrize("poor", [[[-0.5], [0.5], [49.5], [50.5], [-50]], [[0], [0], [50], [-50]]])
+def test_of_two_centres_that_share_a_far_blob_one_stays(poor):
+    """Each costs little while the other is there."""
+    rng = np.random.default_rng(0)
+    blobs = [rng.normal(size=(100, 4)), 50 + rng.normal(size=(2000, 4)), -50 + 3 * rng.normal(size=(2000, 4))]
+    X, centers = np.concatenate(blobs).astype(np.float32), np.repeat(poor, 4, axis=1).astype(np.float32)
+    assert inertia(X, swapped(X, centers)) < inertia(X, centers)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("k", [150, 300])
+def test_blobs_of_unequal_size_and_spread_keep_a_centre(seed, k):
+    rng = np.random.default_rng(seed)
+    weights, spread = rng.lognormal(0, 1, 140), rng.lognormal(0, 0.7, 140)
+    blob = rng.choice(140, 6000, p=weights / weights.sum())
+    X = (30 * rng.normal(size=(140, 10))[blob] + spread[blob, None] * rng.normal(size=(6000, 10))).astype(np.float32)
+    start = X[Drawing(X).draw(k, rng)]
+    near = lloyd(folding([X]), {0: start}, 2)[0].centers
+    ends = lloyd(folding([X]), {0: near, 1: swapped(X, near)}, 30)
+    assert ends[1].inertia < 1.005 * ends[0].inertia
+
+
 def test_a_cluster_is_cut_across_its_longest_axis():
     rng = np.random.default_rng(0)
     axis = rng.normal(size=9)
