@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from streamclust.cluster.seeding import GREEDY
 from streamclust.cluster.two_level import MANY
 from streamclust.config import Settings
 from streamclust.embedding import LEADING
@@ -152,7 +151,7 @@ def _cluster(name: str, shape: Shape, settings: Settings, workers: int) -> Step:
     coarse, fine = sum(s.ks), _fine(shape, settings)
     visits = (coarse * (s.passes + 2) + _fine_visits(fine, s.passes + 2)) * shape.n
     visits += fine * min(sample, _FINE_SAMPLE * fine) * _FINE_LAPS
-    restarted = (coarse + fine * (fine <= GREEDY)) * min(sample, _RESTARTED)
+    restarted = coarse * min(sample, _RESTARTED)
     costs = (_TWO_PRODUCTS * visits + _PRODUCTS * restarted) * p, _PER_VISIT * visits + _COMPARED * restarted
     return Step("fit", f"{name}: cluster", passes, passes * shape.n * p * 4, shape.n * 16, peak, *costs, workers)
 
