@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from streamclust.errors import InputError
 from streamclust.moments import Moments
 from streamclust.preprocessing import Affine
 
@@ -64,6 +65,9 @@ def fit_pca(moments: Moments, affine: Affine, keep: float) -> Projection:
     covariance = moments.scatter * (inverse[:, None] / degrees)
     covariance *= inverse
     total = float(np.trace(covariance))
+    if not np.isfinite(covariance).all():
+        found, hint = "their covariance is not finite", "withdraw the batch with the extreme values, or ingest it anew"
+        raise InputError("the moments of the rows", found, "values that float64 can square", hint)
     values, vectors = eigh(covariance, lower=True, overwrite_a=True, check_finite=False, driver="evd")
     rank = min(len(values), degrees)
     values, vectors = values[::-1][:rank], vectors[:, ::-1][:, :rank]

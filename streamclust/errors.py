@@ -29,7 +29,7 @@ class InputError(StreamclustError):
             text += f"; expected {expected}"
         if hint:
             text += f"; {hint}"
-        super().__init__(text.replace("\n", " "))
+        super().__init__("".join(c if c.isprintable() else " " for c in text))  # what a terminal would obey, too
 
     def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str, str]]:
         return type(self), (self.where, self.found, self.expected, self.hint)

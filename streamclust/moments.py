@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 F8 = NDArray[np.float64]
 
+_SMALL, _LARGE = 1e-15, 1e15  # spreads of a column whose products with others float32 holds
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -56,12 +58,16 @@ def accumulate(state: Moments, X: NDArray[Any]) -> Moments:
     """The moments of ``state``'s rows and of ``X : (n, d)``; reuses ``state.scatter``'s memory, for a fold's own state.
 
     Deviations are taken from the block's mean rounded as the rows are, so that no offset cancels, and corrected in
-    float64. Only float64 rows are worked on in float64.
+    float64. Only float64 rows are worked on in float64, and those whose squares float32 might not hold.
     """
     n = len(X)
     if n == 0:
         return state
     X = X.astype(np.float64 if X.dtype == np.float64 else np.float32, copy=False)
+    eps, low, high = float(np.finfo(X.dtype).eps), X.min(axis=0).astype(np.float64), X.max(axis=0).astype(np.float64)
+    spread = high - low
+    if ((spread > _LARGE) | ((spread > 0) & (spread < _SMALL))).any():
+        X = X.astype(np.float64, copy=False)
     mean = X.mean(axis=0, dtype=np.float64)
     center = mean.astype(X.dtype)
     deviations = X - center
@@ -71,10 +77,10 @@ def accumulate(state: Moments, X: NDArray[Any]) -> Moments:
         n,
         mean,
         np.maximum(squares - n * shift**2, 0.0),
-        X.min(axis=0).astype(np.float64),
-        X.max(axis=0).astype(np.float64),
+        low,
+        high,
         None,
-        float(np.finfo(X.dtype).eps),
+        eps,
     )
     gram = None if state.scatter is None else deviations.T @ deviations  # NumPy halves the work, without the lock
     return _join(state, block, gram, shift)

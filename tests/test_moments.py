@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -92,3 +94,19 @@ def test_a_constant_column_has_no_variance_at_any_offset():
         variance = mo.from_block(X, scatter=True).variance
         assert variance[0] == 0
         assert variance[1] > 1e4
+
+
+@pytest.mark.parametrize("scale", [1e-42, 1e-30, 1e-20, 1e20, 1e30, 1e38])
+@pytest.mark.parametrize("what", ["all", "a column", "a row", "a cell"])
+def test_squares_beyond_float32_are_those_of_float64(scale, what):
+    X = np.random.default_rng(0).normal(size=(300, 5))
+    where = {"all": np.s_[:], "a column": np.s_[:, 2], "a row": np.s_[7], "a cell": np.s_[7, 2]}[what]
+    X[where] *= scale
+    X = X.clip(-3e38, 3e38).astype(np.float32)
+    found = reduce(mo.merge, [mo.from_block(part, scatter=True) for part in np.split(X, [40, 41, 200])])
+    true = np.cov(X.astype(np.float64), rowvar=False) * 299
+    spread = np.sqrt(np.diag(true))
+    np.testing.assert_allclose(
+        np.tril(found.scatter) / np.outer(spread, spread), np.tril(true / np.outer(spread, spread)), atol=1e-4
+    )
+    np.testing.assert_allclose(found.m2, np.diag(true), rtol=1e-4)

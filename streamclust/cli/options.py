@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Iterator
@@ -79,7 +80,8 @@ def session(as_json: bool, quiet: bool) -> Iterator[Any]:
     except MemoryError:
         fail(as_json, "out of memory: give fewer --workers or a --memory budget to be told before", 1)
     except OSError as error:
-        fail(as_json, f"{error.filename or 'system'}: {error.strerror or error}", 1)
+        hint = "; make room, then run the same command again" if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
+        fail(as_json, f"{error.filename or 'system'}: {error.strerror or error}{hint}", 1)
 
 
 def fail(as_json: bool, text: str, code: int) -> None:

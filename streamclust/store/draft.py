@@ -201,10 +201,15 @@ def _abandoned(root: Path) -> Iterator[tuple[dict[str, str], int]]:
             continue
         try:
             record = json.loads(path.read_bytes())
-            whole = record["path"] == f"{record['name']}-{path.stem}"
+            whole = record["path"] == f"{record['name']}-{path.stem}" and _is_below(record["path"])
         except (ValueError, KeyError, TypeError):
             whole = False
         yield (record if whole else {"path": f"drafts-{path.stem}"}), lock
+
+
+def _is_below(path: str) -> bool:
+    """Whether it leads nowhere but down: a record from a stranger might name any folder."""
+    return not {"", ".", ".."} & set(path.split("/"))
 
 
 def records(root: Path) -> Iterator[tuple[str, str, bool]]:

@@ -264,6 +264,8 @@ def create(path: Path) -> Store:
             if present and ("drafts" not in present or present - {"data", "log", "drafts", "report"}):
                 raise InputError(path, "a folder with other things in it", "a store or a new name")
             known = next(parent for parent in path.absolute().parents if parent.exists())
+            if any((path / "data").glob("*/*/zarr.json")):
+                raise DamageError(path / "log", "no manifest is left, though data holds objects", hint="restore it")
             for partial in path.rglob("*.partial"):  # of a killed try
                 partial.unlink(missing_ok=True)
             for folder in ("drafts", "log"):

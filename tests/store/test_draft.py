@@ -87,6 +87,19 @@ def test_a_stale_or_broken_record_does_no_harm(store, content):
     assert open_store(store.path).read("models/m", "values").tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("name", ["../../victim", "./models/m", "models//m"])
+def test_a_forged_record_leads_to_no_other_folder(store, name):
+    draft = started(store)
+    store.publish("add", {draft.name: (draft, draft.entry({}, {}))})
+    stem = draft.folder.name.rsplit("-", 1)[1]
+    victim = store.path.parent / f"victim-{stem}"
+    victim.mkdir()
+    (store.path / "drafts" / f"{stem}.json").write_text(json.dumps({"name": name, "path": f"{name}-{stem}"}))
+    store.sweep()
+    assert victim.is_dir()
+    assert open_store(store.path).read("models/m", "values").tolist() == [0, 1, 2]
+
+
 def test_metadata_cut_short_by_a_power_failure_is_not_adopted(store):
     draft = started(store)
     (draft.folder / "values" / "zarr.json").write_bytes(b"")

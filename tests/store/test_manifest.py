@@ -140,6 +140,16 @@ def test_a_damaged_store_is_not_made_anew(tmp_path):
         create(tmp_path / "s")
 
 
+def test_a_store_that_lost_its_manifests_is_not_begun_anew(tmp_path):
+    (create(tmp_path / "s").path / "data" / "batches" / "000001-a-12345678").mkdir()
+    (tmp_path / "s" / "data" / "batches" / "000001-a-12345678" / "zarr.json").write_text("{}")
+    for file in (tmp_path / "s" / "log").iterdir():
+        file.unlink()
+    with pytest.raises(DamageError, match="no manifest is left, though data holds objects; restore it"):
+        create(tmp_path / "s")
+    assert not list((tmp_path / "s" / "log").iterdir())
+
+
 @pytest.mark.parametrize("name", ["data", "notes.txt"])
 def test_a_folder_with_other_things_is_left_alone(tmp_path, name):
     (tmp_path / name).mkdir()
