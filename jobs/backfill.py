@@ -12,6 +12,7 @@ from typing import Any
 
 from streamclust import StreamclustError, load_settings
 from streamclust.pipeline import STAGES, ingest_case, on_store
+from streamclust.terminal import stoppable
 
 ONCE = ("fit", "outliers", "map", "report")
 
@@ -36,15 +37,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--scheduler", metavar="ADDRESS", help="address of a Dask scheduler")
     given = parser.parse_args(arguments)
     try:
-        settings = load_settings(given.config, {"scheduler": given.scheduler})
-        found = cases(given.folder) if given.folder.is_dir() else []
-        if not found:
-            parser.error(f"{given.folder}: no case in it; expected folders with descriptors/ and images_paths.csv")
-        for case in found:
-            job, name = ingest_case(given.store, case, settings)
-            with job:
-                print(f"{name}: {job.store.n:,} images in the store", flush=True)
-        print(f"report: {on_store(given.store, settings, None, everything)['report']}")
+        with stoppable():
+            settings = load_settings(given.config, {"scheduler": given.scheduler})
+            found = cases(given.folder) if given.folder.is_dir() else []
+            if not found:
+                parser.error(f"{given.folder}: no case in it; expected folders with descriptors/ and images_paths.csv")
+            for case in found:
+                job, name = ingest_case(given.store, case, settings)
+                with job:
+                    print(f"{name}: {job.store.n:,} images in the store", flush=True)
+            print(f"report: {on_store(given.store, settings, None, everything)['report']}")
     except StreamclustError as error:
         print(f"backfill: {error}", file=sys.stderr)
         return error.exit_code

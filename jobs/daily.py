@@ -11,6 +11,7 @@ from pathlib import Path
 
 from streamclust import StreamclustError, load_settings
 from streamclust.daily import daily
+from streamclust.terminal import stoppable
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,12 +24,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--scheduler", metavar="ADDRESS", help="address of a Dask scheduler")
     given = parser.parse_args(arguments)
     try:
-        found = daily(
-            given.store,
-            given.drop,
-            load_settings(given.config, {"scheduler": given.scheduler}),
-            on_alarm=given.on_alarm,
-        )
+        with stoppable():
+            found = daily(
+                given.store,
+                given.drop,
+                load_settings(given.config, {"scheduler": given.scheduler}),
+                on_alarm=given.on_alarm,
+            )
     except StreamclustError as error:
         print(f"daily: {error}", file=sys.stderr)
         return error.exit_code

@@ -13,6 +13,7 @@ from streamclust import StreamclustError, load_settings
 from streamclust.job import Job
 from streamclust.pipeline import on_store
 from streamclust.reporting.tile_map import Asked, tile_map
+from streamclust.terminal import stoppable
 from streamclust.tiling import DEPTH
 
 
@@ -50,9 +51,9 @@ def main(words: list[str] | None = None) -> int:
     if given.zoom is not None and not 0 <= given.zoom <= DEPTH:
         parser.error(f"--zoom {given.zoom}: expected 0 to {DEPTH}")
     try:
-        found = on_store(
-            given.store, load_settings(given.config, {"scheduler": given.scheduler}), None, lambda job: draw(job, given)
-        )
+        with stoppable():
+            settings = load_settings(given.config, {"scheduler": given.scheduler})
+            found = on_store(given.store, settings, None, lambda job: draw(job, given))
     except StreamclustError as error:
         print(f"density: {error}", file=sys.stderr)
         return error.exit_code

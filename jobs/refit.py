@@ -11,6 +11,7 @@ from pathlib import Path
 
 from streamclust import StreamclustError, load_settings
 from streamclust.pipeline import on_store, refit_stage
+from streamclust.terminal import stoppable
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,12 +25,13 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
 
     try:
-        found = on_store(
-            given.store,
-            load_settings(given.config, {"scheduler": given.scheduler}),
-            None,
-            refit_stage(given.last, given.accept),
-        )
+        with stoppable():
+            found = on_store(
+                given.store,
+                load_settings(given.config, {"scheduler": given.scheduler}),
+                None,
+                refit_stage(given.last, given.accept),
+            )
     except StreamclustError as error:
         print(f"refit: {error}", file=sys.stderr)
         return error.exit_code

@@ -9,6 +9,17 @@ class StreamclustError(Exception):
     exit_code = 1
 
 
+class Stopped(StreamclustError):  # noqa: N818 - nothing is wrong
+    """Somebody ended the work by Ctrl-C or SIGTERM; the exit code is that of the signal."""
+
+    def __init__(self, found: str, exit_code: int) -> None:
+        self.found, self.exit_code = found, exit_code
+        super().__init__(f"{found}; run the same command again to carry on")
+
+    def __reduce__(self) -> tuple[type[Stopped], tuple[str, int]]:
+        return type(self), (self.found, self.exit_code)
+
+
 class InputError(StreamclustError):
     """A file, its contents, or an argument cannot be used.
 

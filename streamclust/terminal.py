@@ -1,13 +1,16 @@
-"""Progress for a person: a bar with rate and time left, a line per finished stage, notes as they come."""
+"""Progress for a person: a bar with rate and time left, a line per finished stage, notes as they come; and a stop."""
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
+from streamclust.errors import Stopped
 from streamclust.journal import Silent, StageRecord
 
 _SLOW = 2.0
@@ -84,3 +87,25 @@ def columns(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def listener(*, quiet: bool) -> Quiet:
     """What the command line shows a run with."""
     return Quiet() if quiet else Terminal()
+
+
+class Terminated(KeyboardInterrupt):
+    """What ends on Ctrl-C ends on SIGTERM, in the same way."""
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Within it, in the main thread, Ctrl-C and SIGTERM let go of all that is held and become one error: Stopped."""
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    except Terminated:
+        raise Stopped("stopped by SIGTERM", 128 + signal.SIGTERM) from None
+    except KeyboardInterrupt:
+        raise Stopped("interrupted", 128 + signal.SIGINT) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -60,3 +61,23 @@ def test_backfill_says_what_is_wrong_with_a_case(tmp_path):
     assert found.stderr.startswith("backfill: ")
     assert "shape.pickle" in found.stderr
     assert len(found.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("job", ["backfill", "daily", "refit", "density"])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_job_that_is_stopped_says_so_in_a_line(tmp_path, job, sent):
+    """The signal comes where the work would begin."""
+    (tmp_path / "x" / "descriptors").mkdir(parents=True)
+    stopped = f"lambda *a, **k: signal.raise_signal({int(sent)})"
+    code = f"""
+import runpy, signal, sys, streamclust.pipeline as p, streamclust.daily as d
+signal.signal(signal.SIGINT, signal.default_int_handler)
+p.ingest_case = p.on_store = d.daily = {stopped}
+sys.argv[1:] = ["s", "."][: 1 + ({job!r} != "refit")]
+runpy.run_path({str(ROOT / "jobs" / job)!r} + ".py", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 128 + sent, done.stderr
+    assert done.stderr.startswith(f"{job}: ")
+    assert done.stderr.endswith("; run the same command again to carry on\n")
+    assert done.stderr.count("\n") == 1

@@ -67,16 +67,14 @@ def answer(as_json: bool, facts: dict[str, Any], text: str) -> None:
 @contextmanager
 def session(as_json: bool, quiet: bool) -> Iterator[Any]:
     """A listener to show progress with; errors become one line on stderr and the exit code of their kind."""
-    from streamclust.terminal import listener
+    from streamclust.terminal import listener, stoppable
 
     show = listener(quiet=quiet or as_json)
     try:
-        with show:
+        with stoppable(), show:
             yield show
     except StreamclustError as error:
         fail(as_json, str(error), error.exit_code)
-    except KeyboardInterrupt:
-        fail(as_json, "interrupted; run the same command again to carry on", 130)
     except MemoryError:
         fail(as_json, "out of memory: give fewer --workers or a --memory budget to be told before", 1)
     except OSError as error:

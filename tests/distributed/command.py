@@ -4,6 +4,7 @@ drawing the report, and waiting for the disk.
 
 from __future__ import annotations
 
+import signal
 import sys
 
 from streamclust import pipeline, planning
@@ -14,6 +15,7 @@ from tests.faults import no_fsync
 
 if __name__ == "__main__":
     sys.argv[0] = "streamclust"
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has it ignored
     planning.CHUNK_BYTES = CHUNK_BYTES
     pipeline.report = collect.report_folder
     with no_fsync():

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+
+import distributed
 import pytest
 
 from streamclust.store.store import open_store
 from tests.distributed.cluster import cluster, finish, run, start, until
 from tests.distributed.conftest import PRELOAD
 from tests.distributed.preload import TASKS
+from tests.distributed.test_scheduler import clients
 from tests.faults import contents
 from tests.stages.test_laws import exports
 
@@ -75,6 +79,27 @@ def test_without_its_scheduler_a_run_ends_clearly_and_resumes(tmp_path, orders, 
     assert (code, out) == (1, "")
     assert "the scheduler went away; run the same command again to carry on" in err
     assert len(err.splitlines()) == 1
+    code, _, err = run(tmp_path, *words, "--quiet")
+    assert (code, err) == (0, "")
+    assert contents(open_store(tmp_path / "s")) == finished[0]
+    assert exports(tmp_path / "s") == finished[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("task", "sent"), [(NAMES[0], signal.SIGINT), ("stages.sweep:add_lloyd", signal.SIGTERM)])
+def test_a_run_that_is_stopped_takes_leave_of_its_cluster_and_resumes(
+    tmp_path, orders, case, toml, finished, task, sent
+):
+    words = ("run", "s", case, *toml)
+    with cluster(tmp_path / "c", 2, *PRELOAD, env=orders.env) as shared, orders.given(task, "hold") as followed:
+        process = start(tmp_path, *words, "--scheduler", shared.address, "--quiet")
+        until(followed.exists, "the task")
+        process.send_signal(sent)
+        code, out, err = finish(process)
+        with distributed.Client(shared.address, set_as_default=False) as other:
+            assert len(other.run_on_scheduler(clients)) == 1
+    assert (code, out, len(err.splitlines())) == (128 + sent, "", 1)
+    assert err.endswith("; run the same command again to carry on\n")
     code, _, err = run(tmp_path, *words, "--quiet")
     assert (code, err) == (0, "")
     assert contents(open_store(tmp_path / "s")) == finished[0]

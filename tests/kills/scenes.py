@@ -65,7 +65,7 @@ def _predict(store: Path, place: Path) -> None:
     pipeline.predict(job)
 
 
-def _page(job: Job, *_: object) -> Path:
+def page(job: Job, *_: object) -> Path:
     """In place of pictures and pages, which take most of a small day's time and are no part of a snapshot."""
     path = day.page_of(job, DAY)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def _page(job: Job, *_: object) -> Path:
 
 
 def _daily(store: Path, place: Path) -> None:
-    with mock.patch.object(day, "write_day", _page), mock.patch.object(days, "write_days", _page):
+    with mock.patch.object(day, "write_day", page), mock.patch.object(days, "write_days", page):
         daily(store, place / "drop", SETTINGS)
 
 
