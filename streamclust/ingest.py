@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -160,12 +161,20 @@ def take_block(
     if not kept:
         rows.write("valid", valid)
     lo, hi = np.searchsorted(chosen, [rows.start, rows.stop])
-    np.save(scratch / f"{rows.start}.npy", X[chosen[lo:hi] - rows.start])
+    _save(scratch / f"{rows.start}.npy", X[chosen[lo:hi] - rows.start])
     if state is None:
         state = Taken(mo.identity(source.shape[1], scatter=scatter), {}, 0, 0)
     moments = mo.accumulate(state.moments, X if valid.all() else X[valid])
     digests = {**state.digests, rows.start: digest}
     return Taken(moments, digests, state.valid + int(valid.sum()), state.kept + kept)
+
+
+def _save(path: Path, values: NDArray[np.generic]) -> None:
+    """A .npy that appears at once: the task may run twice, and the second time while the first one's rows are read."""
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    with temporary.open("wb") as file:
+        np.save(file, values)
+    temporary.replace(path)
 
 
 def merge_taken(a: Taken, b: Taken) -> Taken:

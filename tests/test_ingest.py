@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import pickle
 import shutil
 import tempfile
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import h5py
 import numpy as np
@@ -168,6 +170,29 @@ def test_tasks_that_run_twice_do_no_harm(tmp_path, case):
         found.append(contents(job.store))
         assert not job.journal.notes
     assert found[0] == found[1]
+
+
+class TornTwice(Serial):
+    """A task runs again after it finished, on a worker that dies when half of its sample rows are written."""
+
+    def fold(self, task, addresses, merge, *args, run=8):
+        found, save = super().fold(task, addresses, merge, *args, run=run), np.save
+
+        def half(file, values):
+            save(whole := io.BytesIO(), values)
+            with file if hasattr(file, "write") else Path(file).open("wb") as out:
+                out.write(whole.getvalue()[: whole.tell() // 2])
+            raise InterruptedError
+
+        with mock.patch.object(np, "save", half), suppress(InterruptedError):
+            super().fold(task, addresses, merge, *args, run=run)
+        return found
+
+
+def test_a_task_that_dies_when_it_runs_again_does_no_harm(tmp_path, case):
+    straight, _ = ingested(tmp_path / "t", case, 300)
+    job, _ = ingested(tmp_path / "s", case, 300, TornTwice())
+    assert contents(job.store) == contents(straight.store)
 
 
 @pytest.mark.slow

@@ -3,7 +3,8 @@
 ``STREAMCLUST_TESTS`` names a folder. Where a file ``order`` in it says ``module:function mode times``, that function
 does its work first, so that its block is written; then the first call in the whole cluster, and those that come
 again for its block, ``times`` in all, leave a file ``reached-<i>`` and end their worker in a way of KillWorker, take
-more memory than it may have, or wait for ever.
+more memory than it may have, or wait for ever. With the mode ``late`` the call stands still before its first write, and
+with ``renaming`` amid it, until a file ``go`` is there; a file ``went`` says that it came to its end after that.
 ``STREAMCLUST_TESTS_NUMPY`` is the version of NumPy that the worker says it has.
 """
 
@@ -12,9 +13,13 @@ from __future__ import annotations
 import functools
 import os
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from distributed import versions
 from distributed.chaos import KillWorker
@@ -34,6 +39,7 @@ TASKS = (
     "streamclust.stages.fused:flag_block",
     "streamclust.stages.maps:place_block",
 )
+LATE = {"late": (Rows, "write"), "renaming": (os, "replace")}
 
 
 def dask_setup(worker: Any) -> None:
@@ -52,15 +58,35 @@ def dask_setup(worker: Any) -> None:
 def _obedient(real: Any, where: str, worker: Any, folder: Path) -> Any:
     @functools.wraps(real)
     def task(*args: Any, **kwargs: Any) -> Any:
+        if not (folder / "order").exists():
+            return real(*args, **kwargs)
+        here, mode, times = (folder / "order").read_text().split()
+        block = repr(next(arg for arg in args if isinstance(arg, Rows)))
+        if here == where and mode in LATE and _chosen(folder, block, int(times)):
+            with _standing_at(*LATE[mode], folder):
+                return real(*args, **kwargs)
         result = real(*args, **kwargs)
-        if (folder / "order").exists():
-            here, mode, times = (folder / "order").read_text().split()
-            block = repr(next(arg for arg in args if isinstance(arg, Rows)))
-            if here == where and _chosen(folder, block, int(times)):
-                _obey(worker, mode)
+        if here == where and mode not in LATE and _chosen(folder, block, int(times)):
+            _obey(worker, mode)
         return result
 
     return task
+
+
+@contextmanager
+def _standing_at(home: Any, name: str, folder: Path) -> Iterator[None]:
+    real, go = getattr(home, name), folder / "go"
+
+    def waiting(*args: Any) -> Any:
+        while not go.exists():
+            time.sleep(0.02)
+        return real(*args)
+
+    try:
+        with mock.patch.object(home, name, waiting):
+            yield
+    finally:
+        (folder / "went").touch()
 
 
 def _chosen(folder: Path, block: str, times: int) -> bool:
