@@ -13,6 +13,7 @@ from tests.distributed.conftest import PRELOAD
 from tests.distributed.preload import TASKS
 from tests.distributed.test_scheduler import clients
 from tests.faults import contents
+from tests.kills.disks import fill, small_disk
 from tests.stages.test_laws import exports
 
 MODES = ("sys.exit", "graceful", "segfault")  # every way of distributed.chaos.KillWorker
@@ -65,6 +66,22 @@ def test_a_worker_out_of_memory_is_named_for_it(tmp_path, orders, case, toml):
     assert code == 1
     assert "too much for its memory limit; give each worker more" in err
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_workers_whose_spill_disk_is_full_carry_on(tmp_path, case, toml, orders, finished):
+    """Every result is larger than what they shall hold in memory, and has no room on the disk either."""
+    spill = orders.env | {"DASK_DISTRIBUTED__WORKER__MEMORY__TARGET": "1e-9"}
+    with small_disk(tmp_path / "disk") as disk:
+        local = ("--local-directory", str(disk))
+        with cluster(tmp_path / "c", 2, *PRELOAD, *local, env=spill) as shared:
+            until(lambda: shared.logs().count("Registered to") == 2, "both workers")
+            fill(disk, 0, 0)
+            code, _, err = run(tmp_path, "run", "s", case, *toml, "--scheduler", shared.address, "--quiet")
+            assert "Spill to disk failed" in shared.logs()
+    assert (code, err) == (0, "")
+    assert contents(open_store(tmp_path / "s")) == finished[0]
+    assert exports(tmp_path / "s") == finished[1]
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import shutil
@@ -20,44 +19,21 @@ from streamclust.store.store import create, open_store
 from streamclust.store.verify import verify
 from tests.cases import matrices, write_case
 from tests.faults import assert_tidy, chunk_bytes, contents, job_on, no_fsync
+from tests.kills.disks import INODES, fill, free, small_disk
 
-PAGE, BLOCKS = 4096, 640
-INODES = 400
+BLOCKS = 640
 
 
 @pytest.fixture
 def disk(tmp_path):
-    """A small file system of its own."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    options = f"size={1024 * PAGE},nr_inodes={INODES}"
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", place], capture_output=True, check=False)
-    if made.returncode:
-        pytest.skip("no tmpfs can be mounted here")
-    yield place
-    subprocess.run(["umount", "--lazy", place], check=True)
+    with small_disk(tmp_path / "disk") as place:
+        yield place
 
 
 @pytest.fixture
 def cases(tmp_path):
     of = matrices(1, 96, {"a": 5})["a"]
     return [write_case(tmp_path / name, {"a": of[rows]}) for name, rows in (("x", slice(48)), ("y", slice(48, 96)))]
-
-
-def fill(disk: Path, files: int, pages: int) -> None:
-    """Leave room for so many files or pages; what is here goes with `free`."""
-    about = os.statvfs(disk)
-    with contextlib.suppress(OSError):
-        for i in range(about.f_favail - files - 1):
-            (disk / f"filler-{i}").touch()
-    if pages >= 0:
-        with (disk / "filler").open("wb") as file:
-            file.write(bytes(PAGE * max(0, os.statvfs(disk).f_bavail - pages)))
-
-
-def free(disk: Path) -> None:
-    for file in disk.glob("filler*"):
-        file.unlink()
 
 
 def take(store: Path, case: Path) -> None:
