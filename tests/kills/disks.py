@@ -21,8 +21,10 @@ def small_disk(place: Path) -> Iterator[Path]:
     made = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", place], capture_output=True, check=False)
     if made.returncode:
         pytest.skip("no tmpfs can be mounted here")
-    yield place
-    subprocess.run(["umount", "--lazy", place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
 
 
 def fill(disk: Path, files: int, pages: int) -> None:
