@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
 Single = NDArray[np.float32]
 Spaces = Mapping[str, Single]  # the same rows in each descriptor's space
@@ -19,6 +20,7 @@ MOST = 8  # bursts of one day
 CROWD_SHARE, CROWD_RATIO = 0.03, 6.0  # of the day's rows around a row; times the share of the fitted ones
 _TILE = 512
 _ROUNDING = 8 * float(np.finfo(np.float32).eps)
+_LARGE = 1e16  # whose square, many times over, float32 still holds
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +38,7 @@ class Kind:
 
 def radii(Z: Single) -> tuple[float, float]:
     """The distances below which NEAR and AROUND of all pairs of different rows of Z : (m, p) lie; 0 without a pair."""
-    rows, norms = np.arange(len(Z)), np.vecdot(Z, Z)
+    rows, norms = np.arange(len(Z)), np.square(Z, dtype=np.float64).sum(axis=1)
     pairs = [
         squares[(rows[tile, None] < rows) & (squares > _ROUNDING * norms[tile, None])]
         for tile, squares in _squares(Z, Z)
@@ -109,12 +111,23 @@ def heart(Z: Single, usual: float, expected: int) -> Kind:
     return Kind(medoid, order[: k + 1], closeness)
 
 
-def _squares(A: Single, B: Single) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    """Squared distances of A's rows to B's, a tile of A's rows at a time, about B's middle, which keeps them exact."""
+def _squares(A: Single, B: Single) -> Iterator[tuple[slice, NDArray[np.floating]]]:
+    """Squared distances of A's rows to B's, a tile of A's rows at a time, about B's middle, which keeps them exact.
+
+    Where float32 would not hold squares they come of differences in float64.
+    """
+    tiles = [slice(start, min(start + _TILE, len(A))) for start in range(0, max(len(A), 1), _TILE)]
+    if _large(A) or _large(B):
+        yield from ((rows, cdist(A[rows], B, "sqeuclidean")) for rows in tiles)
+        return
     middle = np.median(B, axis=0).astype(np.float32) if len(B) else np.float32(0)
     moved = B - middle
     norms = np.vecdot(moved, moved)
-    for start in range(0, max(len(A), 1), _TILE):
-        tile = A[start : start + _TILE] - middle
+    for rows in tiles:
+        tile = A[rows] - middle
         squares = np.vecdot(tile, tile)[:, None] - 2 * (tile @ moved.T) + norms
-        yield slice(start, start + len(tile)), np.maximum(squares, 0)
+        yield rows, np.maximum(squares, 0)
+
+
+def _large(Z: Single) -> bool:
+    return bool(np.abs(Z).max(initial=0, where=np.isfinite(Z)) > _LARGE)

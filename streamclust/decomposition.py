@@ -15,6 +15,7 @@ from streamclust.preprocessing import Affine
 
 F8 = NDArray[np.float64]
 WIDE = 4096
+_FAR = 1e36
 
 
 @dataclass(frozen=True)
@@ -93,13 +94,23 @@ def transform(projection: Projection, X: NDArray[Any]) -> Reduced:
 
     The mean is taken off before the product, so that a common offset does not cancel in float32.
     """
-    deviations = X.astype(np.float32) - projection.mean.astype(np.float32)
-    deviations /= projection.affine.scale.astype(np.float32)
+    deviations = _deviations(projection, X)
     rows = deviations @ projection.components.astype(np.float32).T
     norm = np.einsum("ij,ij->i", deviations, deviations, dtype=np.float64)
     inside = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
     residual = np.sqrt(np.maximum(norm - inside, 0.0))
     return Reduced(rows, np.sqrt(norm).astype(np.float32), residual.astype(np.float32))
+
+
+def _deviations(projection: Projection, X: NDArray[Any]) -> NDArray[np.float32]:
+    """``X`` less the mean in scaled units; at most 1e36, so that float32 holds the length of a row."""
+    mean, scale = projection.mean, projection.affine.scale
+    farthest = max(float(X.max(initial=0)), -float(X.min(initial=0))) + float(np.abs(mean).max())
+    if farthest > _FAR * scale.min():
+        return np.clip((X.astype(np.float64) - mean) / scale, -_FAR, _FAR).astype(np.float32)
+    deviations = X.astype(np.float32) - mean.astype(np.float32)
+    deviations /= scale.astype(np.float32)
+    return deviations
 
 
 def scaled(projection: Projection, X: NDArray[Any]) -> NDArray[Any]:

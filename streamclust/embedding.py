@@ -23,6 +23,7 @@ _SMALLEST = 5
 _EARLY, _LATE, _MOMENTUM = 100, 400, 0.8
 _MANY = 10_000  # points, from which on the FFT is as fast as all pairs
 _PLACE_ROWS = 4096
+_FAR = 1e15  # beyond which all are equally far: the search for a perplexity would find no scale
 
 
 def nearest(X: Float, sample: Float, k: int, *, itself: bool = False) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
@@ -124,7 +125,7 @@ def _tsne(X: Map, start: NDArray[np.float64], seed: int, perplexity: float, n_jo
 
     perplexity = min(perplexity, (len(X) - 1) / 3)
     indices, distances = nearest(X, X, min(len(X) - 1, int(3 * perplexity)), itself=True)
-    known = PrecomputedNeighbors(indices.astype(np.int32), distances)
+    known = PrecomputedNeighbors(indices.astype(np.int32), np.minimum(distances, _FAR))
     affinities = PerplexityBasedNN(knn_index=known, perplexity=perplexity, n_jobs=n_jobs)
     start = start * (1e-4 / max(float(start[:, 0].std()), 1e-300))
     start = start + np.random.default_rng(seed).normal(0, 1e-6, start.shape)

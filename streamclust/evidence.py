@@ -70,7 +70,8 @@ def evidence(
         tail = _tail(name, raw, sketches[name])
         better = valid & present & (np.where(np.isnan(tail), np.inf, tail) < least)
         code[better], least[better] = MEASURES.index(name), tail[better]
-        value[better] = _told(name, np.asarray(raw, np.float64), sketches[name])[better]
+        told = _told(name, np.asarray(raw, np.float64), sketches[name])[better]
+        value[better] = np.minimum(told, np.finfo(np.float32).max)
     code[~present] = MISSING
     quantile = np.where(np.isfinite(least), 1 - least, np.where(valid & present, np.nan, 1.0))
     quantile[~present] = np.nan

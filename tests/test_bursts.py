@@ -79,3 +79,24 @@ def test_the_heart_is_amid_the_densest():
     assert found.members[0] == found.medoid
     alone = bursts.heart(Z[:1], usual=1.0, expected=5)
     assert alone.members.tolist() == [0]
+
+
+@given(seed=st.integers(0, 10**6), power=st.sampled_from([60, 100, 120]))
+def test_distances_beyond_float32_are_those_of_the_same_rows_nearer(seed, power):
+    """Times a power of two, whose square float32 does not hold."""
+    Z, fitted, times = np.vstack([rows(seed, 60), 5 + rows(seed + 1, 30) / 9]), rows(seed + 2, 200), 2.0**power
+    near, around = bursts.radii(fitted)
+    np.testing.assert_allclose(bursts.radii(fitted * np.float32(times)), [near * times, around * times], rtol=1e-3)
+    far, usual = Z * np.float32(times), 1.1 * around  # no pair lies at the edge
+    flags = bursts.crowded(far, fitted * np.float32(times), usual * times)
+    assert (flags == bursts.crowded(Z, fitted, usual)).mean() > 0.97
+    assert flags[60:].all()
+    assert bursts.heart(far, times, 20).medoid >= 60
+
+
+def test_extreme_rows_are_near_only_what_they_equal():
+    Y = rows(0, 60)
+    Y[:20], Y[20:30], Y[30] = 1e30, -3e38, 3e30
+    found = bursts.bursts({"a": Y}, len(Y))
+    assert sorted(found) == [0, 20]
+    np.testing.assert_array_equal(np.flatnonzero(bursts.near_any({"a": Y}, {"a": Y[found]})), np.arange(30))

@@ -276,3 +276,23 @@ def test_after_a_rollback_the_days_come_in_again_as_before(place, days, steps):
     pd.testing.assert_frame_equal(open_store(store).labels().compute(), table)
     assert verify(store, Serial()).damage == ()
     assert daily(store, drop, SETTINGS).taken == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scaler", ["standard", "robust", "none"])
+def test_extreme_values_end_well_without_a_warning(tmp_path, scaler):
+    """Rows and cells of 1e30 and more, among the fitted ones and on a day; warnings are errors here."""
+    of, extreme = matrices(3, N + M, PARTS), small(daily__settle=0, reduce__scaler=scaler)
+    for first in (0, N):
+        of["a"][first + 5], of["a"][first + 6], of["a"][first + 7, 2] = 1e30, -1e30, 1e30
+        of["b"][first + 8], of["b"][first + 9, 1] = 3e38, -3e38
+    case = write_case(tmp_path / "base", {d: X[:N] for d, X in of.items()})
+    result = pipeline.run(tmp_path / "s", case, extreme)
+    assert result.report.is_file()
+    write_case(tmp_path / "drop" / DAYS[0], {d: X[N:] for d, X in of.items()})
+    found = daily(tmp_path / "s", tmp_path / "drop", extreme)
+    assert [day.batch for day in found.taken] == [DAYS[0]]
+    table = open_store(tmp_path / "s").labels().compute()
+    for column in ("a_x", "b_x", "a_kmeans", "outlier_score"):
+        assert np.isfinite(table[column]).all()
+    assert verify(tmp_path / "s", Serial()).damage == ()

@@ -121,3 +121,17 @@ def test_an_unknown_scaler_is_refused():
     with pytest.raises(ValueError, match="not one of"):
         fit_scaler("log", moments, np.ones((3, 2)))
     assert Affine(np.zeros(2), np.ones(2)).scale.min() == 1
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e20])
+def test_what_float32_does_not_hold_becomes_its_largest_size_and_leaves_other_rows_alone(scale):
+    X = np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
+    projection = pca.fit_pca(mo.from_block(X, scatter=True), Affine(np.zeros(6), np.full(6, scale)), 3)
+    far = X.copy()
+    far[7], far[9, 2] = 3e38, -3e38
+    found, usual = pca.transform(projection, far), pca.transform(projection, X)
+    for values, wanted in zip(found, usual, strict=True):
+        assert np.isfinite(values).all()
+        others = np.delete(np.arange(200), [7, 9])
+        np.testing.assert_allclose(values[others], wanted[others], rtol=1e-3, atol=1e-5 / scale)
+    assert (found.norm[[7, 9]] > 1e17).all()

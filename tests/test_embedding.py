@@ -115,3 +115,12 @@ def test_a_placed_row_lands_on_its_island_not_between():
     found = place(X[300:], X[:300], xy)
     neighbours, _ = nearest(found, xy, 3)
     assert (label[:300][neighbours] == label[300:, None]).mean() > 0.98
+
+
+@pytest.mark.parametrize("far", [1e18, 1e30, 3e38])
+def test_rows_that_are_absurdly_far_have_a_place_as_all_have(far):
+    X = np.random.default_rng(0).normal(size=(80, 5)).astype(np.float32)
+    X[7], X[9] = far, -far
+    xy = fit_map(X, seed=0)
+    assert np.abs(xy).max() == pytest.approx(1, abs=1e-3)
+    assert len(np.unique(xy, axis=0)) == len(X)

@@ -132,6 +132,7 @@ CASES = [
     ("reconstruction_error", 9.0, "osnet: reconstruction error 4."),
     ("norm", 30.0, "osnet: vector 3.0"),
     ("norm", 0.01, "osnet: vector 0.00 times as long as the typical one (stranger than 99.9% of images)"),
+    ("reconstruction_error", 1e60, "osnet: reconstruction error 340282"),  # as much as float32 holds
     ("near_duplicates", 120.0, "osnet: about 120 other images are nearly identical"),
     ("optics_noise", 1.0, "osnet: OPTICS calls it noise (100% of its votes), as it does 5."),
     ("hdbscan_noise", 1.0, "osnet: HDBSCAN calls it noise (100% of its votes), as it does 6"),

@@ -159,8 +159,9 @@ def _in_bursts(Z: Mapping[str, Single], near: Mapping[str, float], centres: Mapp
 
 
 def _scaled(Z: Mapping[str, Single], near: Mapping[str, float]) -> dict[str, Single]:
-    """So that near-identical rows are at most 1 apart."""
-    return {d: (rows / near[d]).astype(np.float32) for d, rows in Z.items()}
+    """So that near-identical rows are at most 1 apart; what float32 would not hold becomes its largest number."""
+    most = {d: float(np.finfo(np.float32).max) / 2 * min(near[d], 1.0) for d in Z}
+    return {d: (rows.clip(-most[d], most[d]) / near[d]).astype(np.float32) for d, rows in Z.items()}
 
 
 def add_tally(
