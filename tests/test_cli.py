@@ -17,6 +17,8 @@ from typer.testing import CliRunner
 
 from streamclust import __version__
 from streamclust.cli import app
+from streamclust.demo import tour
+from streamclust.errors import InputError
 from streamclust.remote import connecting
 from streamclust.store import arrays
 from streamclust.store.store import open_store
@@ -320,3 +322,29 @@ def test_a_scheduler_s_workers_do_the_same(made, cluster, tmp_path):
         assert (process.returncode, err) == (0, "")
         found.append(open_store(tmp_path / name).batches[0].entry.attributes["digest"])
     assert found[0] == found[1]
+
+
+def test_a_demo_leaves_the_folders_of_others_alone(tmp_path):
+    mine = tmp_path / "mine"
+    (mine / "traffic.store").mkdir(parents=True)
+    for name in ("notes.txt", "labels.parquet"):
+        (mine / name).write_text("mine")
+    for folder in (mine, mine / "notes.txt"):
+        done = invoke("demo", folder, "--images", 200, "--quiet")
+        assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+        assert done.stderr.startswith(f"streamclust: {folder}: ")
+        assert "name a new one: streamclust demo FOLDER" in done.stderr
+    assert {path.name for path in mine.iterdir()} == {"traffic.store", "notes.txt", "labels.parquet"}
+    assert (mine / "labels.parquet").read_text() == "mine"
+
+
+@pytest.mark.parametrize("before", [[], ["case-0-200"], ["case-3-300", "traffic.store", "notes.txt"]])
+def test_a_demo_goes_on_in_its_own_folder(tmp_path, monkeypatch, before):
+    def drawn(case, **_):
+        raise InputError(case, "is drawn")
+
+    monkeypatch.setattr(tour, "draw_case", drawn)
+    for name in before:
+        (tmp_path / "demo" / name).mkdir(parents=True)
+    done = invoke("demo", tmp_path / "demo", "--images", 200, "--quiet")
+    assert done.stderr == f"streamclust: {tmp_path / 'demo' / 'case-0-200'}: is drawn\n"

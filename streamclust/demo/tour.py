@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from streamclust.cluster.assign import assign
 from streamclust.config import Settings
 from streamclust.demo.case import draw_case
 from streamclust.demo.truth import Agreement, agreement_with_truth, read_truth
+from streamclust.errors import InputError
 from streamclust.exporting import export
 from streamclust.journal import Journal, Listener
 from streamclust.pipeline import RunResult, run
@@ -21,6 +23,8 @@ from streamclust.stages.sources import reduced_name
 from streamclust.store.store import Store
 from streamclust.terminal import columns
 
+_CASE = re.compile(r"case-\d+-\d+")
+_NEW = "name a new one: streamclust demo FOLDER"
 TRUE_K = {"type": 5, "view": 4, "colour": 7}
 
 
@@ -47,8 +51,14 @@ class Tour:
 
 
 def tour(folder: Path, n_images: int, seed: int, settings: Settings, listener: Listener) -> Tour:
-    """Draw a case into ``folder``, run everything on it, export the table, compare with the truth."""
+    """Draw a case into ``folder``, run everything on it, export the table, compare with the truth.
+
+    Raises
+    ------
+    InputError : the folder holds something and no demo made it.
+    """
     folder, journal = folder.absolute(), Journal(listener)
+    _refuse_foreign(folder)
     case = folder / f"case-{seed}-{n_images}"
     if not (case / "truth.csv").is_file():
         with journal.stage("draw pictures", n_images):
@@ -58,6 +68,15 @@ def tour(folder: Path, n_images: int, seed: int, settings: Settings, listener: L
     export(result.store, table)
     truth = read_truth(case / "truth.csv")
     return Tour(result, agreement_with_truth(truth, _columns(result.store, table)), table)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """The first thing that a demo makes in its folder is that of its case."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(folder, "is a file", "a folder for the demo", _NEW)
+    names = [path.name for path in folder.iterdir()] if folder.exists() else []
+    if names and not any(map(_CASE.fullmatch, names)):
+        raise InputError(folder, f"holds {min(names)}, which no demo made", "an empty folder, or that of a demo", _NEW)
 
 
 def _columns(store: Store, table: Path) -> Mapping[str, NDArray[Any]]:
