@@ -50,6 +50,8 @@ def fit(job: Job, source: Source, batches: Sequence[Batch], wanted: str) -> str:
             return job.executor.fold(add_range, addresses, np.add, frame, basis, source.weights)
 
         projection = pca.find_range(multiply, moments, affine, keep, job.settings.seed)
+    if (p := len(projection.components)) < (settings.components or 0):
+        job.journal.warn(f"{descriptor}: reduce.components = {settings.components}, but {p} have variance: {p} kept")
     name = f"projections/{descriptor}-{store.snapshot.number + 1:06d}"
     draft = store.draft(name, "projection", wanted)
     _write(draft, projection)

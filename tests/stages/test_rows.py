@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from streamclust import pipeline
+from streamclust.budget import shapes_of_case, shapes_of_store
 from streamclust.errors import InputError
 from streamclust.ingest import ingest
 from streamclust.readers.case import open_case
+from streamclust.stages.reduced import reduce
 from streamclust.store.store import open_store
 from tests.cases import clustered, job_on, matrices, small, spoil, work, write_case
 from tests.faults import chunk_bytes, no_fsync
@@ -178,3 +180,19 @@ def test_batches_that_share_no_descriptor_run(tmp_path):
         job = work(tmp_path / "s", write_case(tmp_path / "second", {"b": of["b"][200:]}))
     assert job.store.snapshot.newest("comparison", "comparison") is None
     assert job.store.labels().compute()["outlier_score"].notna().all()
+
+
+def test_fewer_components_than_were_asked_for_are_told_and_planned(tmp_path):
+    """One number serves descriptors of several widths: whichever has as many features gets it."""
+    case = write_case(tmp_path / "case", matrices(3, 200, {"wide": 12, "narrow": 5}))
+    asked = small(reduce__components=9)
+    job = job_on(tmp_path / "s", asked)
+    ingest(job, open_case(case))
+    for descriptor in ("wide", "narrow"):
+        reduce(job, descriptor)
+    assert job.journal.warnings == ["narrow: reduce.components = 9, but 5 have variance: 5 kept"]
+    fitted = [entry.attributes for entry in job.store.snapshot.of_kind("projection").values()]
+    kept = {about["descriptor"]: about["components"] for about in fitted}
+    assert kept == {"wide": 9, "narrow": 5}
+    for shapes in (shapes_of_case(open_case(case), asked), shapes_of_store(job.store, asked)):
+        assert {name: shape.components for name, shape in shapes.items()} == kept
