@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -196,6 +197,8 @@ def parse_bytes(text: str) -> int:
 def load_settings(path: Path | None = None, overrides: dict[str, Any] | None = None) -> Settings:
     """Settings from a TOML file, then ``overrides`` by dotted key (``{"cluster.k": 7}``; ``None`` means not given).
 
+    The command line overrides by a flag of the key's last name, which errors name.
+
     Raises
     ------
     InputError : the file is missing or no TOML; a key is unknown; a value has the wrong type or is impossible.
@@ -210,29 +213,32 @@ def load_settings(path: Path | None = None, overrides: dict[str, Any] | None = N
             raise InputError(path, "no such settings file", hint="check --config") from None
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise InputError(path, f"not a readable TOML file ({error})") from None
-    for key, value in (overrides or {}).items():
-        if value is not None:
-            _set(tree, key.split("."), value)
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    for key, value in given.items():
+        _set(tree, key.split("."), value, path)
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
-        raise _explain(error, path) from None
+        raise _explain(error, path, given) from None
 
 
-def _set(tree: dict[str, Any], keys: list[str], value: Any) -> None:
+def _set(tree: dict[str, Any], keys: list[str], value: Any, path: Path | None) -> None:
     for key in keys[:-1]:
         branch = tree.setdefault(key, {})
         if not isinstance(branch, dict):
-            raise InputError(f"setting {key}", f"{branch!r}", f"a section [{key}]")
+            raise InputError(f"setting {key} in {path}", f"{branch!r}", f"a section [{key}]")
         tree = branch
     tree[keys[-1]] = value
 
 
-def _explain(error: ValidationError, path: Path | None) -> InputError:
+def _explain(error: ValidationError, path: Path | None, given: Collection[str]) -> InputError:
     first = error.errors()[0]
-    where = (f"setting {'.'.join(map(str, first['loc']))}" if first["loc"] else "settings") + (
-        f" in {path}" if path else ""
-    )
+    name = ".".join(map(str, first["loc"]))
+    where = f"setting {name}" if name else "settings"
+    if name in given:
+        where += f" (--{name.rpartition('.')[2].replace('_', '-')})"
+    elif path:
+        where += f" in {path}"
     if first["type"] == "extra_forbidden":
         section: Any = Settings
         for key in first["loc"][:-1]:

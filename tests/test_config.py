@@ -89,3 +89,20 @@ def test_a_file_that_is_not_there_and_a_flag_under_no_section(tmp_path):
     path.write_text("cluster = 3")
     with pytest.raises(InputError, match="setting cluster"):
         load_settings(path, {"cluster.k": 3})
+
+
+FLAGS = {"workers": "--workers", "memory": "--memory", "seed": "--seed", "cluster.k": "--k"}
+
+
+@pytest.mark.parametrize("key", FLAGS)
+def test_a_wrong_value_is_blamed_on_where_it_came_from(tmp_path, key):
+    """Beside a file without fault, and one that is at fault beside a flag without."""
+    path, (section, _, name) = tmp_path / "s.toml", key.rpartition(".")
+    path.write_text("[map]\nrows = 500\n")
+    with pytest.raises(InputError) as error:
+        load_settings(path, {key: "-1"})
+    assert str(error.value).startswith(f"setting {key} ({FLAGS[key]}): ")
+    assert str(path) not in str(error.value)
+    path.write_text(f'[{section}]\n{name} = "-1"\n' if section else f'{name} = "-1"\n')
+    with pytest.raises(InputError, match=f"^setting {key} in {path}: "):
+        load_settings(path, {other: 10 for other in ("cluster.k", "seed") if other != key})
