@@ -89,10 +89,18 @@ def _path_position(path: Path, kept: dict[int, str], cells: list[str] | None, ta
         for i, other in free.items():
             if other.lower() == name:
                 return i
-    if len(free) == 1 and not re.search(r"[;\t]", next(iter(free.values()))):
+    if len(free) == 1:
+        if mark := re.search(r"[;\t]", next(iter(free.values()))):
+            raise _other_separator(path, mark[0], kept)
         return next(iter(free))
     hint = "say which with --columns path=COL"
     raise InputError(path, f"no path column among {_list(kept)}", "comma-separated columns, one of paths", hint)
+
+
+def _other_separator(path: Path, mark: str, kept: dict[int, str]) -> InputError:
+    found = f"its columns are separated by {'semicolons' if mark == ';' else 'tabs'} ({_list(kept)})"
+    command = f"pandas.read_csv('{path.name}', sep={mark!r}, dtype=str).to_csv('{path.name}', index=False)"
+    return InputError(path, found, "commas", f"write it anew, such as by Python's {command}")
 
 
 def _list(kept: dict[int, str]) -> str:

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -108,7 +109,9 @@ REFUSED = [
     ("UTF-16", "path\nx.jpg\n".encode("utf-16"), "line 1: is not utf-8"),
     ("no path column", "camera,time\n1,2\n", "no path column among camera, time"),
     ("says how to name it", "camera,time\n1,2\n", "--columns path=COL"),
-    ("semicolons", "path;camera\nx.jpg;1\n", "no path column among path;camera"),
+    ("semicolons", "path;camera\nx.jpg;1\n", "its columns are separated by semicolons (path;camera); expected commas"),
+    ("semicolons without a header", "x.jpg;1\n", "by semicolons (x.jpg;1); expected commas; write it anew, such as by"),
+    ("tabs", "path\tcamera\nx.jpg\t1\n", "its columns are separated by tabs"),
     ("the same name twice", "path,a b,a_b\nx.jpg,1,2\n", "two columns would be called 'a_b'"),
 ]
 
@@ -270,3 +273,15 @@ def test_a_real_table() -> None:
     source = open_paths(path, block_rows=1000)
     assert (source.n, source.columns) == (6080, {})
     assert whole(source)["path"] == expected
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_what_is_said_of_another_separator_mends_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mark: str
+) -> None:
+    """The hint is a line of Python that can be copied."""
+    said = refusal(tmp_path, f"path{mark}camera\na,1.jpg{mark}007\nb.jpg{mark}08\n")
+    monkeypatch.chdir(tmp_path)
+    exec(said.partition("Python's ")[2], {"pandas": pd})
+    source = open_paths(tmp_path / "images_paths.csv")
+    assert whole(source) == {"path": ["a,1.jpg", "b.jpg"], "camera": ["007", "08"]}
