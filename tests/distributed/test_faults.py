@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 
 import distributed
+import psutil
 import pytest
 
 from streamclust.store.store import open_store
@@ -40,6 +41,37 @@ def test_every_pass_outlives_a_worker(running, orders, case, toml, finished, tmp
         assert followed.exists()
     assert contents(open_store(tmp_path / "s")) == finished[0]
     assert exports(tmp_path / "s") == finished[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whom", ["worker", "nanny"])
+def test_a_worker_that_is_terminated_amid_a_task_costs_time_only(tmp_path, orders, case, toml, ingested, whom):
+    """As a batch system or an operator ends it; its task goes to the other one."""
+    with (
+        cluster(tmp_path / "c", 2, *PRELOAD, env=orders.env) as shared,
+        orders.given("ingest:take_block", "hold") as followed,
+    ):
+        process = start(tmp_path, "ingest", "s", case, *toml, "--scheduler", shared.address, "--quiet")
+        until(followed.exists, "the task")
+        call = next(path for path in orders.folder.glob("call-*") if path.samefile(followed))
+        worker = psutil.Process(int(call.name.removeprefix("call-")))
+        (worker if whom == "worker" else worker.parent()).terminate()
+        code, _, err = finish(process)
+    assert (code, err) == (0, "")
+    assert contents(open_store(tmp_path / "s")) == ingested
+
+
+@pytest.mark.slow
+def test_a_worker_that_runs_out_of_memory_once_costs_time_only(tmp_path, orders, case, toml, ingested):
+    with (
+        cluster(tmp_path / "c", 2, *PRELOAD, memory="400MB", env=orders.env) as small,
+        orders.given("ingest:take_block", "memory") as followed,
+    ):
+        code, _, err = run(tmp_path, "ingest", "s", case, *toml, "--scheduler", small.address, "--quiet")
+        assert followed.exists()
+        assert "Restarting" in small.logs()
+    assert (code, err) == (0, "")
+    assert contents(open_store(tmp_path / "s")) == ingested
 
 
 @pytest.mark.slow
