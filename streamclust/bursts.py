@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
 
 Single = NDArray[np.float32]
 Spaces = Mapping[str, Single]  # the same rows in each descriptor's space
@@ -118,6 +117,8 @@ def _squares(A: Single, B: Single) -> Iterator[tuple[slice, NDArray[np.floating]
     """
     tiles = [slice(start, min(start + _TILE, len(A))) for start in range(0, max(len(A), 1), _TILE)]
     if _large(A) or _large(B):
+        from scipy.spatial.distance import cdist
+
         yield from ((rows, cdist(A[rows], B, "sqeuclidean")) for rows in tiles)
         return
     middle = np.median(B, axis=0).astype(np.float32) if len(B) else np.float32(0)
