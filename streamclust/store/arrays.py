@@ -38,6 +38,7 @@ Where = Path | Part  # an array, whole or within a larger one
 def create_group(path: Path, attributes: Mapping[str, Any] | None = None) -> None:
     """An ordinary Zarr group; a present one takes the attributes."""
     if not (path / "zarr.json").is_file():
+        path.mkdir(parents=True, exist_ok=True)
         chunks.put(path / "zarr.json", documents.of_group())
     if attributes:
         zarr.open_group(path, mode="r+", zarr_format=3).update_attributes(dict(attributes))
@@ -75,6 +76,7 @@ def create_array(
     document = documents.of_array(
         shape, (inner or rows, *wide), (rows, *wide) if inner else None, dtype, compress=compress, text=text
     )
+    path.mkdir(parents=True)
     chunks.put(path / "zarr.json", document)
 
 

@@ -91,6 +91,8 @@ def write(file: Path, block: NDArray[Any], array: Plain) -> None:
     else:
         rows[: len(block)] = block
     data = rows.reshape(-1).view(np.uint8)
+    for folder in file.parents[len(array.shape) - 1 :: -1]:  # not the array itself, which may have been swept
+        folder.mkdir(exist_ok=True)
     if array.inner:
         put(file, _with_checksums(data.reshape(padded // step, -1)).data, _index(array, padded // step).data)
     else:
@@ -98,8 +100,7 @@ def write(file: Path, block: NDArray[Any], array: Plain) -> None:
 
 
 def put(file: Path, *parts: bytes | memoryview) -> None:
-    """A file of these parts, and the folders to it; it appears at once or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    """A file of these parts; it appears at once or not at all."""
     temporary = file.with_name(f"{file.name}.{secrets.token_hex(4)}.partial")
     try:
         with temporary.open("xb") as out:

@@ -247,7 +247,8 @@ def sweep(root: Path, named: Named) -> int:
             _tidy(root / "data", record["path"])
         kept = root / "drafts" / record["path"].rsplit("-", 1)[1]
         shutil.rmtree(kept, ignore_errors=True)
-        kept.with_suffix(".json").unlink(missing_ok=True)
+        if record["path"] in published or not folder.exists():  # else a late task wrote into it: the next sweep follows
+            kept.with_suffix(".json").unlink(missing_ok=True)
         os.close(lock)
     sync(root / "drafts")
     return removed

@@ -33,10 +33,14 @@ def sync(path: Path) -> None:
 
 
 def sync_tree(path: Path) -> None:
-    """fsync every file and folder below ``path``, folders after what is in them."""
+    """fsync every file and folder below ``path``, folders after what is in them.
+
+    What waits to be renamed is of nobody's concern: a task that runs twice has written it already.
+    """
     for folder, _, files in os.walk(path, topdown=False):
         for name in files:
-            sync(Path(folder, name))
+            if not name.endswith(".partial"):
+                sync(Path(folder, name))
         sync(Path(folder))
 
 

@@ -83,3 +83,18 @@ def test_what_is_written_while_its_draft_is_adopted_is_the_same(undead, orders, 
         code, _, err = finish(again)
     assert (code, err) == (0, "")
     assert_as_if_nothing_was(tmp_path / "s", finished)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["ingest:take_block", "stages.sight:look_block"])
+def test_what_is_written_after_its_draft_was_swept_leaves_nothing(undead, orders, words, tmp_path, task):
+    """The next client has other settings, and removes what it has no use for."""
+    with orders.given(task, "late"):
+        undead.kill(start(tmp_path, *words, "--scheduler", undead.address))
+        code, _, err = run(tmp_path, *words, "--seed", "7")
+        assert (code, err) == (0, "")
+        open_store(tmp_path / "s").sweep()
+        undead.wake()
+    found = verify(tmp_path / "s", Serial())
+    assert (found.damage, found.orphans, found.writers) == ((), (), 0), found
+    assert_tidy(open_store(tmp_path / "s"))

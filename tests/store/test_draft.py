@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from streamclust.errors import ConflictError
+from streamclust.store import arrays, manifest
 from streamclust.store import draft as drafts
-from streamclust.store import manifest
 from streamclust.store.store import create, open_store
 from tests.faults import assert_tidy, child, no_fsync
 
@@ -194,3 +194,40 @@ def test_records_are_whole_whenever_they_are_seen(store, monkeypatch):
     draft = started(store)
     assert seen == [[]]
     assert json.loads(draft._record.read_text())["path"] == draft.path
+
+
+def test_a_task_that_is_late_does_not_make_a_swept_draft_anew(store):
+    """Its client is no more, and its worker only now writes what it was asked for."""
+    draft = started(store)
+    path = draft.create("rows", (8, 2), np.float32, 4)
+    assert arrays.rows_per_chunk(path) == 4  # it has looked at the array before
+    draft.abandon()
+    assert store.sweep() == 1
+    with pytest.raises(FileNotFoundError):
+        arrays.write_rows(path, 0, np.ones((4, 2), np.float32))
+    assert not draft.folder.exists()
+
+
+def test_a_sweep_that_a_late_task_writes_into_is_followed_by_the_next(store, monkeypatch):
+    draft = started(store)
+    draft.abandon()
+    with monkeypatch.context() as patch:
+        patch.setattr(drafts.shutil, "rmtree", lambda *_, **__: None)
+        store.sweep()
+    assert draft.folder.exists()
+    assert store.sweep() == 1
+    assert not draft.folder.exists()
+    assert not draft._record.exists()
+
+
+def test_what_a_late_task_is_renaming_is_not_waited_for(store, monkeypatch):
+    draft, sync = started(store), manifest.sync
+    (partial := draft.folder / "values" / "c" / "0.0123.partial").write_text("")
+
+    def meanwhile(path):
+        partial.unlink(missing_ok=True)
+        sync(path)
+
+    monkeypatch.setattr(manifest, "sync", meanwhile)
+    store.publish("add", {draft.name: (draft, draft.entry({}, {}))})
+    assert store.read("models/m", "values").tolist() == [0, 1, 2]
