@@ -17,7 +17,7 @@ from streamclust import moments as mo
 from streamclust.errors import InputError
 from streamclust.images import PLACES, write_images
 from streamclust.job import Job
-from streamclust.planning import chunk_rows
+from streamclust.planning import SCATTER_ROWS, WIDE, chunk_rows
 from streamclust.readers.arrivals import listing_of
 from streamclust.readers.case import Case
 from streamclust.readers.sources import ArraySource, Source, addressable, unpacked_bytes
@@ -26,8 +26,6 @@ from streamclust.store import arrays
 from streamclust.store.draft import Draft
 from streamclust.store.entries import Entry, Snapshot
 from streamclust.store.rows import Rows, leaves
-
-WIDE = 4096
 
 
 @dataclass(frozen=True)
@@ -141,7 +139,7 @@ def _take(job: Job, draft: Draft, descriptor: str, source: ArraySource, chosen: 
         "valid": draft.create(f"valid/{descriptor}", (n,), np.bool_, step),
     }
     addresses = [replace(rows, arrays=paths) for rows in grid]
-    scatter = d <= WIDE and n >= 4 * d
+    scatter = d <= WIDE and n >= SCATTER_ROWS * d
     scratch = draft.scratch / descriptor
     scratch.mkdir(parents=True, exist_ok=True)
     run = 8 if d > 1024 else 1

@@ -9,6 +9,7 @@ CHUNK_BYTES = 48 * 2**20
 LABEL_ROWS = 2**16
 SHARD_BYTES, INNER_BYTES = 2**24, 2**16  # of a pack: a file, and a chunk in it, which is the least that is read of it
 WIDE = 4096
+SCATTER_ROWS = 4  # for each feature, of a batch whose scatter is stored: of fewer it would outweigh the rows
 EM_BYTES = 64 * 2**20  # of sums of mixtures in one read: with full covariances a read is little beside the arithmetic
 KEPT = 0.3  # components for 90 % of the variance as a share of d, where nothing is fitted yet
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from streamclust import journal
@@ -36,9 +37,9 @@ def test_a_child_s_memory_counts_while_it_lives():
     with subprocess.Popen([sys.executable, "-c", CHILD], stdin=-1, stdout=-1, text=True) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
-        assert tree.bytes() > before + 150 * MB
+        assert tree.bytes() > before + 100 * MB  # pages shared with others count in part now
         child.communicate("\n")
-    assert tree.bytes() < before + 100 * MB
+    assert tree.bytes() < before + 50 * MB
 
 
 def test_pages_that_are_shared_count_once():
@@ -76,3 +77,14 @@ def test_what_was_allocated_and_freed_is_the_peak():
         del held
         time.sleep(0.1)
     assert memory.peak > before + 150 * MB
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps the mark")
+def test_no_peak_of_this_process_is_too_short_to_be_seen():
+    before = psutil.Process().memory_info().rss
+    with PeakMemory(3600) as memory:
+        bytearray(b"x") * (200 * MB)
+    assert memory.peak > before + 150 * MB
+    with PeakMemory(3600) as memory:
+        pass
+    assert memory.peak < before + 100 * MB
