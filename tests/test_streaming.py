@@ -131,6 +131,19 @@ def test_of_several_finalists_the_best_counts(lazy):
         assert end.inertia_ == pytest.approx(direct, rel=1e-5)
 
 
+def test_chains_over_the_rows_at_hand_are_those_of_any_chunks():
+    X = np.random.default_rng(4).normal(size=(24_000, 6)).astype(np.float32)
+    lazy = da.from_array(X, chunks=(7000, 6))
+    ends = [
+        StreamingKMeans(9, random_state=0, sample_rows=size).fit(data).cluster_centers_
+        for size, data in ((None, X), (24_000, X), (24_000, lazy), (21_000, X), (21_000, lazy))
+    ]
+    np.testing.assert_array_equal(ends[0], ends[1])
+    np.testing.assert_allclose(ends[1], ends[2], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(ends[3], ends[4], rtol=1e-6, atol=1e-6)
+    assert not np.allclose(ends[0], ends[3])
+
+
 def test_kmeans_of_few_distinct_rows_has_as_many_clusters_and_says_so():
     X = np.repeat(np.arange(6.0).reshape(3, 2), 5, axis=0)
     with pytest.warns(

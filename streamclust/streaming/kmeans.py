@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from numbers import Integral, Real
+from operator import itemgetter
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,17 +19,20 @@ from sklearn.utils.validation import check_is_fitted
 
 from streamclust.blocks import one_blas_thread
 from streamclust.cluster import kmeans, minibatch, passes
+from streamclust.cluster.annealing import anneal
 from streamclust.cluster.assign import assign
 from streamclust.cluster.restarts import restarts, rows_at_hand
+from streamclust.cluster.seeding import GREEDY
 from streamclust.cluster.two_level import Asked
 from streamclust.streaming.rows import Rows, each_row, rows_of
 
 Centers = NDArray[np.float32]
+_CHAINS = 2
 _POSITIVE = Interval(Integral, 1, None, closed="left")
 
 
 class StreamingKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[misc]
-    """k-means: many restarts on a sample, then Lloyd's algorithm over all rows, a block at a time.
+    """k-means: many restarts on a sample, chains of random steps from the best, then Lloyd's algorithm over all rows.
 
     Parameters
     ----------
@@ -37,7 +42,9 @@ class StreamingKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         Restarts on the sample, more where it has few rows; 1 for more than 100 clusters, whose local optima differ
         little.
     n_finalists : int
-        How many of them, the best ones, go on over all rows in shared reads; the one that ends lowest counts.
+        How many go on over all rows in shared reads; the one that ends lowest counts. They are the best of at least two
+        chains from the best restart, see `streamclust.cluster.annealing`; of more than 100 clusters, or few rows, the
+        best restarts.
     max_iter : int
         Passes over all rows that may improve the centres.
     tol : float
@@ -45,8 +52,8 @@ class StreamingKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
     random_state : int, RandomState or None
         Of the sample and the restarts.
     sample_rows : int or None
-        Rows at hand for the restarts; None for 20,000, or 1000 for each cluster (40 of more than 100) if that is
-        more.
+        Rows at hand for restarts and chains; None for all rows of an array in memory, and of a dask array 20,000, or
+        1000 for each cluster (40 of more than 100) if that is more.
 
     Attributes
     ----------
@@ -177,7 +184,7 @@ def starts(
     rows: Rows, k: int, seed: int, n_init: int = 12, keep: int = 1, sample_rows: int | None = None
 ) -> list[Centers]:
     """The best of ``n_init`` restarts on a sample of rows that are read as float32 : (k, d) each."""
-    sample = rows.sample(sample_rows or rows_at_hand(k), seed)
+    sample = rows.sample(sample_rows or (rows.shape[0] if rows.whole is not None else rows_at_hand(k)), seed)
     return rows.executor.map(_restarted, [seed], sample, k, n_init, keep, rows.executor.threads)[0]
 
 
@@ -193,7 +200,17 @@ def lloyd(rows: Rows, starts: Sequence[Centers], max_iter: int = 100, tol: float
 
 
 def _restarted(seed: int, sample: Centers, k: int, n_init: int, keep: int, n_jobs: int) -> list[Centers]:
-    return restarts(sample, [k], n_init=n_init, keep=keep, seed=seed, n_jobs=n_jobs)[k]
+    if k > GREEDY or len(sample) < rows_at_hand(k):
+        return restarts(sample, [k], n_init=n_init, keep=keep, seed=seed, n_jobs=n_jobs)[k]
+    best = restarts(sample, [k], n_init=n_init, keep=1, seed=seed, n_jobs=n_jobs, polish_iter=0)[k][0]
+
+    def chain(number: int) -> tuple[float, Centers]:
+        centers = anneal(sample, best, [seed, number])
+        return _inertia(sample, centers), centers
+
+    with one_blas_thread(), ThreadPoolExecutor(n_jobs) as pool:
+        ends = sorted(pool.map(chain, range(max(keep, _CHAINS))), key=itemgetter(0))
+    return [centers for _, centers in ends[:keep]]
 
 
 def _merge(a: Mapping[int, passes.LloydState], b: Mapping[int, passes.LloydState]) -> dict[int, passes.LloydState]:

@@ -36,6 +36,8 @@ class Rows:
     Blocks are views of an array in memory, cut by its shape alone, or the delayed blocks of a dask array. Every task
     refuses a block with NaN or infinity (ValueError), so no pass is spent on looking for them. Without a ``dtype`` they
     were checked already, and are taken as they are.
+
+    whole : all rows where they are one array in memory, already read.
     """
 
     blocks: Sequence[Any]
@@ -43,6 +45,7 @@ class Rows:
     shape: tuple[int, int]
     dtype: Any
     executor: Executor
+    whole: NDArray[Any] | None = None
 
     def fold(self, task: Callable[..., S], merge: Callable[[S, S], S], *args: Any) -> S:
         """``task(X, *args)`` of every block, merged by a tree whose shape follows from the blocks."""
@@ -56,6 +59,8 @@ class Rows:
 
     def sample(self, size: int, seed: int) -> NDArray[Any]:
         """``min(n, size)`` rows in their order, the same however the rows are cut into blocks."""
+        if self.whole is not None and size >= len(self.whole):
+            return self.whole
         chosen = sample_rows(self.shape[0], size, batch_key("", seed))[0]
         stops = np.cumsum(self.lengths)
         parts = np.split(chosen, np.searchsorted(chosen, stops[:-1]))
@@ -91,7 +96,7 @@ def rows_of(estimator: Any, X: Any, *, reset: bool, dtype: Any = FLOATS, min_row
     X = validate_data(estimator, X, reset=reset, dtype=dtype, ensure_min_samples=min_rows)
     step = 2 ** int(np.log2(min(_MOST_ROWS, max(1, _MOST_BYTES // (X.shape[1] * X.itemsize)))))
     blocks = [X[start : start + step] for start in range(0, len(X), step)]
-    return Rows(blocks, [len(b) for b in blocks], X.shape, None, Threads() if len(blocks) > 1 else Serial())
+    return Rows(blocks, [len(b) for b in blocks], X.shape, None, Threads() if len(blocks) > 1 else Serial(), X)
 
 
 def each_row(
