@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamclust.cluster.assign import assign
+from streamclust.cluster.assign import assign, origin_of
 from streamclust.metrics import group_sums
 
 Float = NDArray[np.floating[Any]]
 
 _BATCH, _PER_CENTER = 1024, 25
-_EPOCHS, _STEPS = 8, 1600
+_EPOCHS, _STEPS = 7, 1600
 _HOT = 0.04  # of a step's rows that are remembered at the next one, in the beginning
 
 
@@ -29,18 +29,15 @@ def anneal(X: Float, centers: Float, seed: Sequence[int]) -> NDArray[np.float32]
     sizes shrink from the Newton step (Bottou and Bengio, NIPS 1994) as temperatures do in simulated annealing
     (Kirkpatrick, Gelatt and Vecchi, Science 220, 1983).
     """
-    rng, n, k = np.random.default_rng(seed), len(X), len(centers)
+    n, k = len(X), len(centers)
     size = min(n, max(_BATCH, _PER_CENTER * k))
     steps = min(_STEPS, _EPOCHS * n // size)
     remembered = _HOT * (n / size / _HOT) ** (np.arange(steps) / max(1, steps - 1))  # in steps
     means, counts = centers.astype(np.float64), np.zeros(k)
-    order, at = rng.permutation(n), 0
-    for kept in remembered / (1 + remembered):
-        if at + size > n:
-            order, at = rng.permutation(n), 0
-        rows = X.take(order[at : at + size], axis=0)
-        at += size
-        labels = assign(rows, means.astype(np.float32))[0]
+    order, origin = np.random.default_rng(seed).permutation(n), origin_of(centers)
+    for step, kept in enumerate(remembered / (1 + remembered)):
+        rows = X.take(order.take(np.arange(step * size, (step + 1) * size), mode="wrap"), axis=0)
+        labels = assign(rows, means.astype(np.float32), origin=origin)[0]
         met = np.bincount(labels, minlength=k)
         counts = kept * counts + met
         seen = met > 0

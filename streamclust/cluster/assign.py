@@ -70,16 +70,23 @@ def origin_of(centers: Float) -> NDArray[np.float32]:
     return np.asarray(origin if origin @ origin > _NEAR_ZERO * spread else np.zeros_like(origin), np.float32)
 
 
-def tiles(X: Float, sets: Sequence[Float], rows_per_gemm: int | None = None, *, second: bool = False) -> Iterator[Tile]:
+def tiles(
+    X: Float,
+    sets: Sequence[Float],
+    rows_per_gemm: int | None = None,
+    *,
+    second: bool = False,
+    origin: NDArray[np.float32] | None = None,
+) -> Iterator[Tile]:
     """Walk over X : (n, p) in tiles with the nearest of each set's centers : (k, p); see `assign`.
 
     A tile stays in the processor's cache while every set that shares its origin is compared with it.
     """
     sharing: dict[bytes, list[int]] = {}
     for i, centers in enumerate(sets):
-        sharing.setdefault(origin_of(centers).tobytes(), []).append(i)
-    for origin, which in sharing.items():
-        about = np.frombuffer(origin, np.float32)
+        sharing.setdefault((origin_of(centers) if origin is None else origin).tobytes(), []).append(i)
+    for key, which in sharing.items():
+        about = np.frombuffer(key, np.float32)
         joints = [_Joint([sets[i] for i in part], about, rows_per_gemm, second=second) for part in _joined(which, sets)]
         far = bool(about.any()) or X.dtype != np.float32
         buffer = np.empty((min(len(X), _TILE_ROWS) * far, X.shape[1]), np.float32)
@@ -108,7 +115,9 @@ def _joined(which: Sequence[int], sets: Sequence[Float]) -> list[list[int]]:
     return parts
 
 
-def assign(X: Float, centers: Float, rows_per_gemm: int | None = None) -> tuple[Labels, Distances]:
+def assign(
+    X: Float, centers: Float, rows_per_gemm: int | None = None, origin: NDArray[np.float32] | None = None
+) -> tuple[Labels, Distances]:
     """Label every row with its nearest centre.
 
     Parameters
@@ -119,6 +128,8 @@ def assign(X: Float, centers: Float, rows_per_gemm: int | None = None) -> tuple[
         At least one.
     rows_per_gemm : int
         By default as many as keep the scratch small (at most 16 MiB).
+    origin : (p,) float32
+        What is subtracted from both, for those who know; by default what `origin_of` says.
 
     Returns
     -------
@@ -132,7 +143,7 @@ def assign(X: Float, centers: Float, rows_per_gemm: int | None = None) -> tuple[
     (scikit-learn#9354).
     """
     labels, sqdist = np.empty(len(X), np.int32), np.empty(len(X), np.float64)
-    for tile in tiles(X, [centers], rows_per_gemm):
+    for tile in tiles(X, [centers], rows_per_gemm, origin=origin):
         labels[tile.rows], sqdist[tile.rows] = tile.labels[0], tile.sqdist[0]
     return labels, sqdist
 

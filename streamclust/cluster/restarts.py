@@ -86,14 +86,14 @@ def restarts(
         few = group is coarse and len(sample) < most
         tries = n_init if group is coarse else min(n_init, _FINE_RESTARTS)
         tries *= min(_MORE, max(1, 2 * size // len(sample))) if few and tries > 1 else 1
-        train, judge, polish = _split(sample, size, most, rng)
+        last = polish_iter if polish_iter is not None else _POLISH_ITER if group is coarse else _SWAPPED
+        train, judge, polish = _split(sample, size, most if last or group is not coarse else 0, rng)
         starts = _draws(train, group, rng.spawn(tries), n_jobs)
         for iterations, best in _rounds(tries, keep, n_iter, few=few):
             starts = _best(train, judge, starts, iterations, best, n_jobs)
         if group is not coarse:
             near = _iterate(polish, starts, _TO_SWAP, n_jobs)[0]
             starts = {key: swapped(polish, centers, n_jobs) for key, centers in near.items()}
-        last = polish_iter if polish_iter is not None else _POLISH_ITER if group is coarse else _SWAPPED
         polished, reached = _iterate(polish, starts, last, n_jobs)
         found |= {k: [polished[key] for key in _lowest(reached, k)] for k in group}
     return found
