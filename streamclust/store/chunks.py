@@ -21,6 +21,8 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from streamclust.store.files import open_file
+
 CRC_BYTES = 4
 _ABSENT = 2**64 - 1  # in an index: of a chunk behind the array's last row
 _AT_ONCE = 512  # chunks; the system takes 1,024 buffers
@@ -131,9 +133,13 @@ def _index(array: Plain, count: int) -> NDArray[np.uint8]:
 def indexed(file: Path, array: Plain, held: int) -> bool:
     """Whether the index of a shard, which only other programs read, says where its chunks lie."""
     wanted = _index(array, -(-held // array.inner)).tobytes()
-    with file.open("rb") as source:
-        source.seek(-len(wanted), os.SEEK_END)
-        return source.read() == wanted
+    handle, size = open_file(file)
+    try:
+        return os.pread(handle, len(wanted), max(0, size - len(wanted))) == wanted
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
 
 
 def read(file: Path, array: Plain, held: int, start: int, stop: int) -> NDArray[Any]:
@@ -147,10 +153,9 @@ def read(file: Path, array: Plain, held: int, start: int, stop: int) -> NDArray[
     first, last = start // step, -(-stop // step)
     rows = np.empty(((last - first) * step, *array.shape[1:]), array.dtype)
     data = rows.reshape(last - first, -1).view(np.uint8)
-    handle = os.open(file, os.O_RDONLY)
+    handle, size = open_file(file)
     try:
-        size, wanted = os.fstat(handle).st_size, file_bytes(array, held)
-        if size != wanted:
+        if size != (wanted := file_bytes(array, held)):
             raise ValueError(f"{size:,} bytes instead of {wanted:,}")
         for i in range(0, last - first, _AT_ONCE):
             part = data[i : i + _AT_ONCE]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from streamclust.errors import DamageError
+from streamclust.store.files import read_file
 
 NAME = "first.json"
 _BACKUP = "restore it from a backup"
@@ -44,7 +45,7 @@ def read(log: Path) -> Floor | None:
     DamageError : it does not match its own digest.
     """
     try:
-        document = json.loads((log / NAME).read_bytes())
+        document = json.loads(read_file(log / NAME))
         claimed = document.pop("digest")
         if claimed != _digest(document):
             raise DamageError(log / NAME, "it does not match its digest", hint=_BACKUP)

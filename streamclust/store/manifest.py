@@ -15,6 +15,7 @@ from typing import Any
 from streamclust.errors import ConflictError, DamageError, InputError
 from streamclust.store import floor
 from streamclust.store.entries import Entry, Snapshot, entry_from, tree_of
+from streamclust.store.files import read_file
 from streamclust.store.form import fault
 
 FORMAT = 2  # and 1 where no object lies in a pack, which older programs know nothing of
@@ -24,10 +25,12 @@ COMPACT = "compact"  # the one that adds packs, and whose state has objects move
 
 
 def sync(path: Path) -> None:
-    """fsync a file or a folder."""
-    handle = os.open(path, os.O_RDONLY)
+    """fsync a file or a folder; an error of the disk names it."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         os.fsync(handle)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         os.close(handle)
 
@@ -158,7 +161,7 @@ def read(log: Path, number: int) -> dict[str, Any]:
     """One manifest, checked against its own digest."""
     path = _file(log, number)
     try:
-        document: dict[str, Any] = json.loads(path.read_bytes())
+        document: dict[str, Any] = json.loads(read_file(path))
         claimed = document.pop("digest")
         if document["format"] > FORMAT:
             found = f"store format {document['format']}, written by a newer streamclust"

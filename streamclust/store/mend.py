@@ -26,9 +26,11 @@ def write_metadata(root: Path, damage: Damage, entry: Entry | None, trial: Path)
     """Write a group's or an array's metadata again, of an object by its entry as first published, or of a room.
 
     ``trial`` is a folder of the caller's, where an array's metadata is tried. Returns whether it was written: that of
-    an array is not where no chunk is sound under it.
+    an array is not where no chunk is sound under it, and none is in place of a folder.
     """
     file = root / damage.file
+    if file.is_dir():
+        return False
     if entry is not None and damage.array:
         inner = entry.attributes["inner"][damage.array] if entry.kind == PACK else 0
         return _describe_again(file, entry.arrays[damage.array], inner, trial)
