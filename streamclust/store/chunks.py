@@ -21,7 +21,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from streamclust.store.files import open_file
+from streamclust.store.files import open_file, sync
 
 CRC_BYTES = 4
 _ABSENT = 2**64 - 1  # in an index: of a chunk behind the array's last row
@@ -83,8 +83,8 @@ def file_bytes(array: Plain, held: int) -> int:
     return count * (array.inner * row + CRC_BYTES) + 16 * slots + CRC_BYTES
 
 
-def write(file: Path, block: NDArray[Any], array: Plain) -> None:
-    """Write one whole chunk, the last one padded with the fill value; it appears at once or not at all."""
+def write(file: Path, block: NDArray[Any], array: Plain, *, durable: bool = False) -> None:
+    """Write one whole chunk, the last one padded with the fill value; see :func:`put`."""
     step = array.inner or array.chunks[0]
     padded = -(-len(block) // step) * step
     rows = np.full((padded, *array.chunks[1:]), array.fill_value, array.dtype) if len(block) < padded else None
@@ -94,18 +94,28 @@ def write(file: Path, block: NDArray[Any], array: Plain) -> None:
         rows[: len(block)] = block
     data = rows.reshape(-1).view(np.uint8)
     if array.inner:
-        put(file, _with_checksums(data.reshape(padded // step, -1)).data, _index(array, padded // step).data)
+        put(
+            file,
+            _with_checksums(data.reshape(padded // step, -1)).data,
+            _index(array, padded // step).data,
+            durable=durable,
+        )
     else:
-        put(file, data.data, _checksum(data))
+        put(file, data.data, _checksum(data), durable=durable)
 
 
-def put(file: Path, *parts: bytes | memoryview) -> None:
-    """A file of these parts, and the folders to it; it appears at once or not at all."""
+def put(file: Path, *parts: bytes | memoryview, durable: bool = False) -> None:
+    """A file of these parts, and the folders to it; it appears at once or not at all.
+
+    ``durable`` is for what takes the place of a published file: it is on the disk before. Folders are the caller's.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f"{file.name}.{secrets.token_hex(4)}.partial")
     try:
         with temporary.open("xb") as out:
             out.writelines(parts)
+        if durable:
+            sync(temporary)
         os.replace(temporary, file)  # noqa: PTH105 - watched by name where crashes are tried
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -20,8 +20,7 @@ from numpy.typing import DTypeLike, NDArray
 from streamclust.errors import DamageError
 from streamclust.store import arrays, metadata
 from streamclust.store.entries import ArrayEntry, Entry
-from streamclust.store.files import read_file
-from streamclust.store.manifest import sync, sync_tree
+from streamclust.store.files import read_file, sync, sync_tree
 
 Named = Callable[[], Collection[str]]  # every path that any manifest ever named, read when it is called
 

@@ -1,4 +1,4 @@
-"""The one way in which files of a store are opened to be read: for a pipe or a device in their place nobody waits."""
+"""Files of a store on the disk: opened so that nobody waits for a pipe in their place, and synced."""
 
 from __future__ import annotations
 
@@ -38,3 +38,22 @@ def read_file(path: Path) -> bytes:
     finally:
         os.close(handle)
     return b"".join(parts)
+
+
+def sync(path: Path) -> None:
+    """fsync a file or a folder; an error of the disk names it."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        os.close(handle)
+
+
+def sync_tree(path: Path) -> None:
+    """fsync every file and folder below ``path``, folders after what is in them."""
+    for folder, _, files in os.walk(path, topdown=False):
+        for name in files:
+            sync(Path(folder, name))
+        sync(Path(folder))

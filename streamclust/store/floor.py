@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from streamclust.errors import DamageError
-from streamclust.store.files import read_file
+from streamclust.store.files import read_file, sync
 
 NAME = "first.json"
 _BACKUP = "restore it from a backup"
@@ -66,11 +66,7 @@ def write(log: Path, floor: Floor) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, log / NAME)  # noqa: PTH105 - watched by name where crashes are tried
-    handle = os.open(log, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(log)
 
 
 def _digest(document: Mapping[str, Any]) -> str:

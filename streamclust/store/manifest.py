@@ -15,32 +15,13 @@ from typing import Any
 from streamclust.errors import ConflictError, DamageError, InputError
 from streamclust.store import floor
 from streamclust.store.entries import Entry, Snapshot, entry_from, tree_of
-from streamclust.store.files import read_file
+from streamclust.store.files import read_file, sync
 from streamclust.store.form import fault
 
 FORMAT = 2  # and 1 where no object lies in a pack, which older programs know nothing of
 CHECKPOINT_EVERY = 100
 REPAIR = "repair"  # the operation that takes damaged objects out of the state
 COMPACT = "compact"  # the one that adds packs, and whose state has objects moved into them
-
-
-def sync(path: Path) -> None:
-    """fsync a file or a folder; an error of the disk names it."""
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        os.close(handle)
-
-
-def sync_tree(path: Path) -> None:
-    """fsync every file and folder below ``path``, folders after what is in them."""
-    for folder, _, files in os.walk(path, topdown=False):
-        for name in files:
-            sync(Path(folder, name))
-        sync(Path(folder))
 
 
 def create_log(log: Path) -> None:

@@ -20,8 +20,7 @@ from streamclust.store.addresses import address
 from streamclust.store.arrays import Where, grid
 from streamclust.store.entries import Entry
 from streamclust.store.erasure import Mask, Masks
-from streamclust.store.files import read_file
-from streamclust.store.manifest import sync, sync_tree
+from streamclust.store.files import read_file, sync, sync_tree
 from streamclust.store.store import Batch
 
 Hashes = NDArray[Any]
@@ -83,7 +82,10 @@ def remember(masks: Masks, objects: Sequence[tuple[str, Entry]], folder: Path) -
                     file.write((path_digests(values.tolist()) if kind == "paths" else row_hashes(values)).tobytes())
     sync_tree(folder)
     (folder / _COMPLETE).touch()
-    sync(folder)
+    for place in (folder, *folder.parents):
+        sync(place)
+        if place == masks.store.path:
+            break
 
 
 def _own_places(objects: Sequence[tuple[str, Entry]], batches: Iterable[Batch]) -> Iterator[tuple[Entry, str, str]]:
