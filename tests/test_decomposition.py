@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from sklearn.decomposition import PCA
 
 from streamclust import decomposition as pca
 from streamclust import moments as mo
+from streamclust.errors import InputError
 from streamclust.preprocessing import SCALERS, Affine, fit_scaler
 
 ORACLES = {
@@ -121,3 +124,13 @@ def test_an_unknown_scaler_is_refused():
     with pytest.raises(ValueError, match="not one of"):
         fit_scaler("log", moments, np.ones((3, 2)))
     assert Affine(np.zeros(2), np.ones(2)).scale.min() == 1
+
+
+def test_a_covariance_that_is_not_finite_is_refused_in_a_line():
+    """A scale far below the spread, and a scatter beyond float64: never an eigenvalue of NaN."""
+    moments = mo.accumulate(mo.identity(3, scatter=True), data(0, 40, 3, 3))
+    for scatter, scale in ((moments.scatter, 1e-200), (np.where(np.eye(3), np.inf, moments.scatter), 1.0)):
+        broken = replace(moments, scatter=scatter)
+        with np.errstate(over="ignore"), pytest.raises(InputError, match="covariance is not finite") as caught:
+            pca.fit_pca(broken, Affine(np.zeros(3), np.full(3, scale)), 0.9)
+        assert "\n" not in str(caught.value)
