@@ -65,8 +65,8 @@ def load(log: Path, number: int | None = None, since: Snapshot | None = None) ->
 
     Raises
     ------
-    InputError : not a store, no such number, or one written by a newer streamclust. DamageError : a manifest is missing
-    or altered.
+    InputError : not a store, no such number, or one of a format that is not read here. DamageError : a manifest is
+    missing or altered.
     """
     last = _last(log, since)
     if number is not None and not (first := first_number(log, last)) <= number <= last:
@@ -144,11 +144,15 @@ def read(log: Path, number: int) -> dict[str, Any]:
     try:
         document: dict[str, Any] = json.loads(read_file(path))
         claimed = document.pop("digest")
-        if document["format"] > FORMAT:
-            found = f"store format {document['format']}, written by a newer streamclust"
-            raise InputError(path, found, f"format {FORMAT} or older", "upgrade streamclust")
+        form = document["format"]
+        if type(form) is int and form > FORMAT:
+            found = f"store format {form}, written by a newer streamclust"
+            raise InputError(path, found, f"format 1 to {FORMAT}", "upgrade streamclust")
         if claimed != _digest(document) or document["number"] != number:
             raise DamageError(path, "the manifest does not match its digest", hint="restore it")
+        if type(form) is not int or form < 1:  # True and 1.5 are none
+            found = f"store format {json.dumps(form)[:40]}, which this streamclust does not read"
+            raise InputError(path, found, f"format 1 to {FORMAT}", "read it with the streamclust that wrote it")
         if wrong := fault(document):
             raise DamageError(path, f"{wrong} of the manifest is not as streamclust writes it", hint="restore it")
     except FileNotFoundError:
