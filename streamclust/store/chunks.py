@@ -21,7 +21,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from streamclust.store.files import open_file, sync
+from streamclust.store.files import naming, open_file, sync
 
 CRC_BYTES = 4
 _ABSENT = 2**64 - 1  # in an index: of a chunk behind the array's last row
@@ -112,7 +112,7 @@ def put(file: Path, *parts: bytes | memoryview, durable: bool = False) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f"{file.name}.{secrets.token_hex(4)}.partial")
     try:
-        with temporary.open("xb") as out:
+        with naming(file), temporary.open("xb") as out:
             out.writelines(parts)
         if durable:
             sync(temporary)
@@ -181,7 +181,9 @@ def _read_chunks(handle: int, data: NDArray[np.uint8], at: int) -> None:
     crcs = sums.view(np.uint8).data
     into = [part for i, chunk in enumerate(chunks) for part in (chunk, crcs[CRC_BYTES * i : CRC_BYTES * (i + 1)])]
     read = os.preadv(handle, into, at)
-    if read != data.size + sums.nbytes or sums.tolist() != [google_crc32c.value(chunk) for chunk in chunks]:
+    if read != (wanted := data.size + sums.nbytes):
+        raise ValueError(f"{read:,} bytes could be read instead of {wanted:,}")
+    if sums.tolist() != [google_crc32c.value(chunk) for chunk in chunks]:
         raise ValueError("the checksum does not fit")
 
 

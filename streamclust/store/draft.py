@@ -20,7 +20,7 @@ from numpy.typing import DTypeLike, NDArray
 from streamclust.errors import DamageError
 from streamclust.store import arrays, metadata
 from streamclust.store.entries import ArrayEntry, Entry
-from streamclust.store.files import read_file, sync, sync_tree
+from streamclust.store.files import naming, read_file, sync, sync_tree
 
 Named = Callable[[], Collection[str]]  # every path that any manifest ever named, read when it is called
 
@@ -167,10 +167,16 @@ def _tidy(data: Path, path: str) -> None:
 def _new_record(path: Path, record: Mapping[str, str]) -> int:
     """Write a record; it appears whole and locked, so that nobody takes it for a dead writer's. Returns the lock."""
     temporary = path.with_name(f".{path.stem}.tmp")
-    temporary.write_text(json.dumps(record))
-    lock = _lock_file(temporary)
     try:
-        os.fsync(lock)
+        with naming(path):
+            temporary.write_text(json.dumps(record))
+            lock = _lock_file(temporary)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    try:
+        with naming(path):
+            os.fsync(lock)
         temporary.rename(path)
         sync(path.parent)
     except OSError:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from streamclust.errors import DamageError
@@ -40,13 +42,23 @@ def read_file(path: Path) -> bytes:
     return b"".join(parts)
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An error of a write or a sync, which the system gives no name, gets that of the file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def sync(path: Path) -> None:
-    """fsync a file or a folder; an error of the disk names it."""
+    """fsync a file or a folder."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        os.fsync(handle)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        with naming(path):
+            os.fsync(handle)
     finally:
         os.close(handle)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from streamclust.errors import DamageError
-from streamclust.store.files import read_file, sync
+from streamclust.store.files import naming, read_file, sync
 
 NAME = "first.json"
 _BACKUP = "restore it from a backup"
@@ -61,7 +61,7 @@ def write(log: Path, floor: Floor) -> None:
     """Put it in the place of the one before, at once."""
     document = json.loads(json.dumps(asdict(floor)))
     temporary = log / f".{NAME}.tmp"
-    with temporary.open("w") as file:
+    with naming(temporary), temporary.open("w") as file:
         file.write(json.dumps(document | {"digest": _digest(document)}))
         file.flush()
         os.fsync(file.fileno())

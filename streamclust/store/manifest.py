@@ -15,7 +15,7 @@ from typing import Any
 from streamclust.errors import ConflictError, DamageError, InputError
 from streamclust.store import floor
 from streamclust.store.entries import Entry, Snapshot, entry_from, tree_of
-from streamclust.store.files import read_file, sync
+from streamclust.store.files import naming, read_file, sync
 from streamclust.store.form import fault
 
 FORMAT = 2  # and 1 where no object lies in a pack, which older programs know nothing of
@@ -223,7 +223,7 @@ def _document(
 def _publish_file(log: Path, number: int, document: dict[str, Any]) -> None:
     temporary = log / f".{number:08d}-{secrets.token_hex(4)}.tmp"
     try:
-        with temporary.open("x") as file:
+        with naming(temporary), temporary.open("x") as file:
             # to be read by people, but for checkpoints: an indent is written ten times slower
             file.write(json.dumps(document, indent=None if document["checkpoint"] else 1))
             file.flush()

@@ -4,9 +4,15 @@ not at all, is whole or an error.
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
 import os
 import shutil
+from pathlib import Path
+from unittest import mock
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -141,3 +147,60 @@ def test_among_files_of_nobody(place, store):
     draft = open_store(store).draft("models/y", "model", "y")
     os.mkfifo(draft.folder / "pipe")
     draft.sync()
+
+
+@contextlib.contextmanager
+def broken(file, code):
+    """Every way of reading one file fails."""
+    refused = OSError(code, os.strerror(code))
+
+    def checked(call):
+        def wrapped(handle, *args):
+            if Path(f"/proc/self/fd/{handle}").readlink() == file:
+                raise refused
+            return call(handle, *args)
+
+        return wrapped
+
+    def opened(path, *args, real=io.open, **options):
+        if str(path) == str(file):
+            raise refused
+        return real(path, *args, **options)
+
+    with contextlib.ExitStack() as stack:
+        for name in ("read", "pread", "preadv"):
+            stack.enter_context(mock.patch.object(os, name, checked(getattr(os, name))))
+        stack.enter_context(mock.patch.object(io, "open", opened))
+        yield
+
+
+@pytest.mark.parametrize("name", [*READING, "log/00000003.json", "log/first.json"])
+def test_what_the_disk_cannot_read_is_named(place, store, name):
+    """And the others are looked at all the same; once it can, all is as it was."""
+    file = store / name if name.startswith("log") else store / "data" / open_store(store).batches[0].entry.path / name
+    with broken(file, errno.EIO):
+        for command in READING.get(name, COMMANDS[-1:]):
+            arrays.forget_open_arrays()
+            done = run(command.split(" --repair")[0].split(" --quick")[0], place, store)
+            assert (done.exit_code, name in done.output) == (3, True), (command, done.output, done.exception)
+            assert "verify" in command or "Input/output error" in done.output
+    assert verify(store, Serial()).damage == ()
+
+
+def test_files_that_are_read_in_bits_are_read_whole(place, store):
+    """Manifests and metadata are; of a chunk a part is an error, never rows."""
+    read, preadv = os.read, os.preadv
+    known = open_store(store).snapshot
+    with mock.patch.object(os, "read", lambda handle, size: read(handle, min(size, 7))):
+        opened = open_store(store)
+        batch = opened.batches[0]
+        X = opened.read(batch.name, "descriptors/a")
+    assert opened.snapshot == known
+    for short in (lambda h, into, at: preadv(h, [into[0][:8]], at), lambda h, into, at: preadv(h, into[:1], at)):
+        arrays.forget_open_arrays()
+        with (
+            mock.patch.object(os, "preadv", short),
+            pytest.raises(DamageError, match=r"\d bytes could be read instead"),
+        ):
+            opened.read(batch.name, "descriptors/a")
+    np.testing.assert_array_equal(opened.read(batch.name, "descriptors/a"), X)
