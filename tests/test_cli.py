@@ -216,6 +216,17 @@ def test_bad_cases(store, tmp_path, kind):
     assert not (tmp_path / "fresh").exists()
 
 
+@pytest.mark.parametrize("column", ["\x1b[2J\x1b]0;owned\x07camera", "cam\u202eera", '"two\nlines"'])
+def test_what_a_terminal_would_obey_is_not_printed(store, tmp_path, column):
+    """A name of a stranger's column, in an error that lists them."""
+    case = write_case(tmp_path / "bad", {"a": clustered(1, 3, 4)})
+    lines = [f"path,{column}", *(f"pictures/{i}.jpg,north" for i in range(3))]
+    (case / "images_paths.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    err = refused(store, invoke("run", store, case, "--columns", "camera=nothing", "--quiet"))
+    assert "era" in err or "two lines" in err
+    assert err.rstrip("\n").isprintable()
+
+
 FLAGS = {
     ("--k", "301"): "cluster.k = 301",
     ("--k", "0"): "setting cluster.k",

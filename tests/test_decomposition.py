@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from sklearn.decomposition import PCA
 
 from streamclust import decomposition as pca
 from streamclust import moments as mo
+from streamclust.errors import InputError
 from streamclust.preprocessing import SCALERS, Affine, fit_scaler
 
 ORACLES = {
@@ -135,3 +138,13 @@ def test_what_float32_does_not_hold_becomes_its_largest_size_and_leaves_other_ro
         others = np.delete(np.arange(200), [7, 9])
         np.testing.assert_allclose(values[others], wanted[others], rtol=1e-3, atol=1e-5 / scale)
     assert (found.norm[[7, 9]] > 1e17).all()
+
+
+def test_a_covariance_that_is_not_finite_is_refused_in_a_line():
+    """A scale far below the spread, and a scatter beyond float64: never an eigenvalue of NaN."""
+    moments = mo.accumulate(mo.identity(3, scatter=True), data(0, 40, 3, 3))
+    for scatter, scale in ((moments.scatter, 1e-200), (np.where(np.eye(3), np.inf, moments.scatter), 1.0)):
+        broken = replace(moments, scatter=scatter)
+        with np.errstate(over="ignore"), pytest.raises(InputError, match="covariance is not finite") as caught:
+            pca.fit_pca(broken, Affine(np.zeros(3), np.full(3, scale)), 0.9)
+        assert "\n" not in str(caught.value)

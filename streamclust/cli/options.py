@@ -79,7 +79,9 @@ def session(as_json: bool, quiet: bool) -> Iterator[Any]:
         fail(as_json, "out of memory: give fewer --workers or a --memory budget to be told before", 1)
     except OSError as error:
         hint = "; make room, then run the same command again" if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
-        fail(as_json, f"{error.filename or 'system'}: {error.strerror or error}{hint}", 1)
+        if refused := error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
+            hint = "; expected a place where you may read and write"
+        fail(as_json, f"{error.filename or 'system'}: {error.strerror or error}{hint}", 2 if refused else 1)
 
 
 def fail(as_json: bool, text: str, code: int) -> None:

@@ -178,15 +178,18 @@ def chunk_files(where: Where, start: int = 0, stop: int | None = None) -> Sequen
     return metadata.chunk_paths(path, array.shape, _grid(array), start, stop)
 
 
-def write_rows(where: Where, start: int, block: NDArray[Any]) -> None:
-    """Write rows from ``start``; the caller owns every chunk it touches."""
+def write_rows(where: Where, start: int, block: NDArray[Any], *, durable: bool = False) -> None:
+    """Write rows from ``start``; the caller owns every chunk it touches.
+
+    ``durable`` : a chunk of a plain array takes the place of a published one only when it is on the disk.
+    """
     path, start, stop = span(where, start, start + len(block))
     array = _open(path)
     step = _grid(array)[0]
     whole = start % step == 0 and (stop % step == 0 or stop == array.shape[0])
     if whole and isinstance(array, chunks.Plain):
         for first, file in zip(range(0, len(block), step), chunk_files(path, start, stop), strict=True):
-            chunks.write(file, block[first : first + step], array)
+            chunks.write(file, block[first : first + step], array, durable=durable)
     elif len(block):
         _open_with_zarr(path)[start:stop] = block
 

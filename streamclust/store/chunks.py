@@ -21,6 +21,8 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from streamclust.store.files import naming, open_file, sync
+
 CRC_BYTES = 4
 _ABSENT = 2**64 - 1  # in an index: of a chunk behind the array's last row
 _AT_ONCE = 512  # chunks; the system takes 1,024 buffers
@@ -81,8 +83,8 @@ def file_bytes(array: Plain, held: int) -> int:
     return count * (array.inner * row + CRC_BYTES) + 16 * slots + CRC_BYTES
 
 
-def write(file: Path, block: NDArray[Any], array: Plain) -> None:
-    """Write one whole chunk, the last one padded with the fill value; it appears at once or not at all."""
+def write(file: Path, block: NDArray[Any], array: Plain, *, durable: bool = False) -> None:
+    """Write one whole chunk, the last one padded with the fill value; see :func:`put`."""
     step = array.inner or array.chunks[0]
     padded = -(-len(block) // step) * step
     rows = np.full((padded, *array.chunks[1:]), array.fill_value, array.dtype) if len(block) < padded else None
@@ -94,17 +96,27 @@ def write(file: Path, block: NDArray[Any], array: Plain) -> None:
     for folder in file.parents[len(array.shape) - 1 :: -1]:  # not the array itself, which may have been swept
         folder.mkdir(exist_ok=True)
     if array.inner:
-        put(file, _with_checksums(data.reshape(padded // step, -1)).data, _index(array, padded // step).data)
+        put(
+            file,
+            _with_checksums(data.reshape(padded // step, -1)).data,
+            _index(array, padded // step).data,
+            durable=durable,
+        )
     else:
-        put(file, data.data, _checksum(data))
+        put(file, data.data, _checksum(data), durable=durable)
 
 
-def put(file: Path, *parts: bytes | memoryview) -> None:
-    """A file of these parts; it appears at once or not at all."""
+def put(file: Path, *parts: bytes | memoryview, durable: bool = False) -> None:
+    """A file of these parts; it appears at once or not at all.
+
+    ``durable`` is for what takes the place of a published file: it is on the disk before. Folders are the caller's.
+    """
     temporary = file.with_name(f"{file.name}.{secrets.token_hex(4)}.partial")
     try:
-        with temporary.open("xb") as out:
+        with naming(file), temporary.open("xb") as out:
             out.writelines(parts)
+        if durable:
+            sync(temporary)
         os.replace(temporary, file)  # noqa: PTH105 - watched by name where crashes are tried
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -132,9 +144,13 @@ def _index(array: Plain, count: int) -> NDArray[np.uint8]:
 def indexed(file: Path, array: Plain, held: int) -> bool:
     """Whether the index of a shard, which only other programs read, says where its chunks lie."""
     wanted = _index(array, -(-held // array.inner)).tobytes()
-    with file.open("rb") as source:
-        source.seek(-len(wanted), os.SEEK_END)
-        return source.read() == wanted
+    handle, size = open_file(file)
+    try:
+        return os.pread(handle, len(wanted), max(0, size - len(wanted))) == wanted
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
 
 
 def read(file: Path, array: Plain, held: int, start: int, stop: int) -> NDArray[Any]:
@@ -148,10 +164,9 @@ def read(file: Path, array: Plain, held: int, start: int, stop: int) -> NDArray[
     first, last = start // step, -(-stop // step)
     rows = np.empty(((last - first) * step, *array.shape[1:]), array.dtype)
     data = rows.reshape(last - first, -1).view(np.uint8)
-    handle = os.open(file, os.O_RDONLY)
+    handle, size = open_file(file)
     try:
-        size, wanted = os.fstat(handle).st_size, file_bytes(array, held)
-        if size != wanted:
+        if size != (wanted := file_bytes(array, held)):
             raise ValueError(f"{size:,} bytes instead of {wanted:,}")
         for i in range(0, last - first, _AT_ONCE):
             part = data[i : i + _AT_ONCE]
@@ -167,7 +182,9 @@ def _read_chunks(handle: int, data: NDArray[np.uint8], at: int) -> None:
     crcs = sums.view(np.uint8).data
     into = [part for i, chunk in enumerate(chunks) for part in (chunk, crcs[CRC_BYTES * i : CRC_BYTES * (i + 1)])]
     read = os.preadv(handle, into, at)
-    if read != data.size + sums.nbytes or sums.tolist() != [google_crc32c.value(chunk) for chunk in chunks]:
+    if read != (wanted := data.size + sums.nbytes):
+        raise ValueError(f"{read:,} bytes could be read instead of {wanted:,}")
+    if sums.tolist() != [google_crc32c.value(chunk) for chunk in chunks]:
         raise ValueError("the checksum does not fit")
 
 

@@ -20,7 +20,7 @@ from numpy.typing import DTypeLike, NDArray
 from streamclust.errors import DamageError
 from streamclust.store import arrays, metadata
 from streamclust.store.entries import ArrayEntry, Entry
-from streamclust.store.manifest import sync, sync_tree
+from streamclust.store.files import naming, read_file, sync, sync_tree
 
 Named = Callable[[], Collection[str]]  # every path that any manifest ever named, read when it is called
 
@@ -167,10 +167,16 @@ def _tidy(data: Path, path: str) -> None:
 def _new_record(path: Path, record: Mapping[str, str]) -> int:
     """Write a record; it appears whole and locked, so that nobody takes it for a dead writer's. Returns the lock."""
     temporary = path.with_name(f".{path.stem}.tmp")
-    temporary.write_text(json.dumps(record))
-    lock = _lock_file(temporary)
     try:
-        os.fsync(lock)
+        with naming(path):
+            temporary.write_text(json.dumps(record))
+            lock = _lock_file(temporary)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    try:
+        with naming(path):
+            os.fsync(lock)
         temporary.rename(path)
         sync(path.parent)
     except OSError:
@@ -181,7 +187,7 @@ def _new_record(path: Path, record: Mapping[str, str]) -> int:
 
 def _lock_file(path: Path) -> int:
     """An exclusive flock on ``path``; raises OSError where somebody holds it or it is gone."""
-    handle = os.open(path, os.O_RDWR)
+    handle = os.open(path, os.O_RDWR | os.O_NONBLOCK)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not path.exists():
@@ -200,7 +206,7 @@ def _abandoned(root: Path) -> Iterator[tuple[dict[str, str], int]]:
         except OSError:
             continue
         try:
-            record = json.loads(path.read_bytes())
+            record = json.loads(read_file(path) if path.is_file() else b"")
             whole = record["path"] == f"{record['name']}-{path.stem}" and _is_below(record["path"])
         except (ValueError, KeyError, TypeError):
             whole = False
@@ -216,16 +222,16 @@ def records(root: Path) -> Iterator[tuple[str, str, bool]]:
     """(record's file name, path below ``data``, whether its writer is alive) of every draft; takes nothing over."""
     for file in sorted((root / "drafts").glob("*.json")):
         try:
-            handle = os.open(file, os.O_RDONLY)
+            handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
         except FileNotFoundError:
             continue
         alive = False
         try:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            path = str(json.loads(file.read_bytes())["path"])
+            path = str(json.loads(read_file(file))["path"])
         except BlockingIOError:
-            alive, path = True, str(json.loads(file.read_bytes())["path"])
-        except (OSError, ValueError, KeyError, TypeError):
+            alive, path = True, str(json.loads(read_file(file))["path"])
+        except (OSError, DamageError, ValueError, KeyError, TypeError):
             path = ""
         finally:
             os.close(handle)

@@ -24,7 +24,7 @@ from streamclust.store import arrays, metadata
 from streamclust.store.addresses import address
 from streamclust.store.arrays import Where, grid
 from streamclust.store.entries import Entry
-from streamclust.store.manifest import sync, sync_tree
+from streamclust.store.files import sync, sync_tree
 from streamclust.store.store import Batch, Store
 
 Mask = NDArray[np.bool_]

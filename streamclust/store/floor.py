@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from streamclust.errors import DamageError
+from streamclust.store.files import naming, read_file, sync
 
 NAME = "first.json"
 _BACKUP = "restore it from a backup"
@@ -44,7 +45,7 @@ def read(log: Path) -> Floor | None:
     DamageError : it does not match its own digest.
     """
     try:
-        document = json.loads((log / NAME).read_bytes())
+        document = json.loads(read_file(log / NAME))
         claimed = document.pop("digest")
         if claimed != _digest(document):
             raise DamageError(log / NAME, "it does not match its digest", hint=_BACKUP)
@@ -60,16 +61,12 @@ def write(log: Path, floor: Floor) -> None:
     """Put it in the place of the one before, at once."""
     document = json.loads(json.dumps(asdict(floor)))
     temporary = log / f".{NAME}.tmp"
-    with temporary.open("w") as file:
+    with naming(temporary), temporary.open("w") as file:
         file.write(json.dumps(document | {"digest": _digest(document)}))
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, log / NAME)  # noqa: PTH105 - watched by name where crashes are tried
-    handle = os.open(log, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(log)
 
 
 def _digest(document: Mapping[str, Any]) -> str:

@@ -15,33 +15,13 @@ from typing import Any
 from streamclust.errors import ConflictError, DamageError, InputError
 from streamclust.store import floor
 from streamclust.store.entries import Entry, Snapshot, entry_from, tree_of
+from streamclust.store.files import naming, read_file, sync
 from streamclust.store.form import fault
 
 FORMAT = 2  # and 1 where no object lies in a pack, which older programs know nothing of
 CHECKPOINT_EVERY = 100
 REPAIR = "repair"  # the operation that takes damaged objects out of the state
 COMPACT = "compact"  # the one that adds packs, and whose state has objects moved into them
-
-
-def sync(path: Path) -> None:
-    """fsync a file or a folder."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def sync_tree(path: Path) -> None:
-    """fsync every file and folder below ``path``, folders after what is in them.
-
-    What waits to be renamed is of nobody's concern: a task that runs twice has written it already.
-    """
-    for folder, _, files in os.walk(path, topdown=False):
-        for name in files:
-            if not name.endswith(".partial"):
-                sync(Path(folder, name))
-        sync(Path(folder))
 
 
 def create_log(log: Path) -> None:
@@ -85,8 +65,8 @@ def load(log: Path, number: int | None = None, since: Snapshot | None = None) ->
 
     Raises
     ------
-    InputError : not a store, no such number, or one written by a newer streamclust. DamageError : a manifest is missing
-    or altered.
+    InputError : not a store, no such number, or one of a format that is not read here. DamageError : a manifest is
+    missing or altered.
     """
     last = _last(log, since)
     if number is not None and not (first := first_number(log, last)) <= number <= last:
@@ -162,13 +142,17 @@ def read(log: Path, number: int) -> dict[str, Any]:
     """One manifest, checked against its own digest."""
     path = _file(log, number)
     try:
-        document: dict[str, Any] = json.loads(path.read_bytes())
+        document: dict[str, Any] = json.loads(read_file(path))
         claimed = document.pop("digest")
-        if document["format"] > FORMAT:
-            found = f"store format {document['format']}, written by a newer streamclust"
-            raise InputError(path, found, f"format {FORMAT} or older", "upgrade streamclust")
+        form = document["format"]
+        if type(form) is int and form > FORMAT:
+            found = f"store format {form}, written by a newer streamclust"
+            raise InputError(path, found, f"format 1 to {FORMAT}", "upgrade streamclust")
         if claimed != _digest(document) or document["number"] != number:
             raise DamageError(path, "the manifest does not match its digest", hint="restore it")
+        if type(form) is not int or form < 1:  # True and 1.5 are none
+            found = f"store format {json.dumps(form)[:40]}, which this streamclust does not read"
+            raise InputError(path, found, f"format 1 to {FORMAT}", "read it with the streamclust that wrote it")
         if wrong := fault(document):
             raise DamageError(path, f"{wrong} of the manifest is not as streamclust writes it", hint="restore it")
     except FileNotFoundError:
@@ -239,7 +223,7 @@ def _document(
 def _publish_file(log: Path, number: int, document: dict[str, Any]) -> None:
     temporary = log / f".{number:08d}-{secrets.token_hex(4)}.tmp"
     try:
-        with temporary.open("x") as file:
+        with naming(temporary), temporary.open("x") as file:
             # to be read by people, but for checkpoints: an indent is written ten times slower
             file.write(json.dumps(document, indent=None if document["checkpoint"] else 1))
             file.flush()

@@ -18,7 +18,7 @@ from streamclust.store.addresses import part
 from streamclust.store.arrays import Part, Where, grid
 from streamclust.store.entries import ArrayEntry, Entry
 from streamclust.store.examine import DERIVED, PACK, Damage, kind_of, made_of_rows
-from streamclust.store.manifest import sync
+from streamclust.store.files import sync, sync_tree
 from streamclust.store.rows import Rows, leaves
 
 
@@ -26,18 +26,19 @@ def write_metadata(root: Path, damage: Damage, entry: Entry | None, trial: Path)
     """Write a group's or an array's metadata again, of an object by its entry as first published, or of a room.
 
     ``trial`` is a folder of the caller's, where an array's metadata is tried. Returns whether it was written: that of
-    an array is not where no chunk is sound under it.
+    an array is not where no chunk is sound under it, and none is in place of a folder.
     """
     file = root / damage.file
+    if file.is_dir():
+        return False
     if entry is not None and damage.array:
         inner = entry.attributes["inner"][damage.array] if entry.kind == PACK else 0
         return _describe_again(file, entry.arrays[damage.array], inner, trial)
-    file.unlink(missing_ok=True)
     own = entry is not None and file.parent == root / "data" / entry.path
     said = {k: v for k, v in entry.attributes.items() if k != "proposal"} if own and entry else {}
-    arrays.create_group(file.parent, said)
-    sync(file)
-    sync(file.parent)
+    shutil.rmtree(trial, ignore_errors=True)
+    arrays.create_group(trial, said)
+    _put_metadata(trial, file)
     return True
 
 
@@ -49,11 +50,17 @@ def _describe_again(file: Path, about: ArrayEntry, inner: int, trial: Path) -> b
         dtype = metadata.type_of(about.dtype)
         arrays.create_array(trial, about.shape, dtype, about.chunks[0], compress=compress, inner=inner)
         if _fits(file.parent, trial, about):
-            sync(trial / "zarr.json")
-            os.replace(trial / "zarr.json", file)  # noqa: PTH105 - watched by name where crashes are tried
-            sync(file.parent)
+            _put_metadata(trial, file)
             return True
     return False
+
+
+def _put_metadata(trial: Path, file: Path) -> None:
+    sync(trial / "zarr.json")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(trial / "zarr.json", file)  # noqa: PTH105 - watched by name where crashes are tried
+    sync(file.parent)
+    sync(file.parent.parent)
 
 
 def _fits(path: Path, other: Path, about: ArrayEntry) -> bool:
@@ -83,6 +90,7 @@ def make_again(executor: Executor, folder: Path, entry: Entry, damaged: Collecti
             _write_sample(X, folder)
         else:
             _write_moments(executor, X, folder / room / descriptor)
+        sync_tree(folder / room / descriptor)
         yield array
 
 
@@ -105,6 +113,7 @@ def make_again_in_pack(
             if wanted and lost.isdisjoint(wanted):
                 made = {key: _derived(executor, data, members[key], array) for key in sorted(wanted)}
                 _write_file(pack, start, stop, here, made)
+                sync_tree(pack)
                 yield array
 
 
@@ -112,7 +121,8 @@ def write_index(root: Path, damage: Damage) -> bool:
     """Write a file of a pack again as it is, for the index behind its rows; not where rows of it are damaged too."""
     path, rows = root / "data" / damage.path / damage.array, damage.rows or (0, 0)
     if sound := arrays.has_rows(path, *rows):
-        arrays.write_rows(path, rows[0], arrays.read_rows(path, *rows))
+        arrays.write_rows(path, rows[0], arrays.read_rows(path, *rows), durable=True)
+        sync_tree(path)
     return sound
 
 
@@ -144,7 +154,7 @@ def _write_file(
         mine = slice(low - place.first, high - place.first)
         values = made[key][mine] if key in made else arrays.read_rows(place, mine.start, mine.stop)
         rows[low - start : high - start] = values
-    arrays.write_rows(pack, start, rows)
+    arrays.write_rows(pack, start, rows, durable=True)
 
 
 def _chunks(X: Where, out: Path | None = None) -> list[Rows]:
@@ -154,7 +164,7 @@ def _chunks(X: Where, out: Path | None = None) -> list[Rows]:
 
 
 def _write_valid(rows: Rows) -> None:
-    rows.write("valid", np.isfinite(rows.read("X")).all(axis=1))
+    arrays.write_rows(rows.arrays["valid"], rows.start, np.isfinite(rows.read("X")).all(axis=1), durable=True)
 
 
 def _write_sample(X: Path, folder: Path) -> None:
@@ -165,13 +175,13 @@ def _write_sample(X: Path, folder: Path) -> None:
             here = (picked[first:last] >= start) & (picked[first:last] < stop)
             if here.any():
                 block[here] = arrays.read_rows(X, start, stop)[picked[first:last][here] - start]
-        arrays.write_rows(out, first, block)
+        arrays.write_rows(out, first, block, durable=True)
 
 
 def _write_moments(executor: Executor, X: Path, room: Path) -> None:
     for name, value in _moments(executor, X, scatter=(room / "scatter").is_dir()).items():
         for start, stop in grid(room / name):
-            arrays.write_rows(room / name, start, value[start:stop])
+            arrays.write_rows(room / name, start, value[start:stop], durable=True)
 
 
 def _moments(executor: Executor, X: Where, *, scatter: bool) -> dict[str, NDArray[Any]]:

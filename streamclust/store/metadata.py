@@ -14,6 +14,7 @@ import numpy as np
 
 from streamclust.errors import DamageError
 from streamclust.store import chunks
+from streamclust.store.files import read_file
 
 Form = tuple[tuple[int, ...], Any, tuple[int, ...]]  # shape, data type as metadata calls it, and chunk shape
 
@@ -35,7 +36,7 @@ def describe(path: Path) -> Form | None:
 def read(path: Path) -> dict[str, Any]:
     """The metadata of an array or a group, as it is on disk; raises as :func:`describe`."""
     try:
-        meta: dict[str, Any] = json.loads((path / "zarr.json").read_bytes())
+        meta: dict[str, Any] = json.loads(read_file(path / "zarr.json"))
         group = meta["node_type"] == "group"
         if not group:
             shape_in(meta)

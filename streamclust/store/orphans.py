@@ -8,7 +8,9 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from streamclust.errors import DamageError
 from streamclust.store.draft import records
+from streamclust.store.files import read_file
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,6 @@ def _holds(folder: Path) -> bool:
 
 def _attributes(file: Path) -> bool:
     try:
-        return bool(json.loads(file.read_bytes()).get("attributes"))
-    except (OSError, ValueError, AttributeError):
+        return bool(json.loads(read_file(file)).get("attributes"))
+    except (OSError, DamageError, ValueError, AttributeError):
         return False

@@ -20,7 +20,7 @@ from streamclust.store.addresses import address
 from streamclust.store.arrays import Where, grid
 from streamclust.store.entries import Entry
 from streamclust.store.erasure import Mask, Masks
-from streamclust.store.manifest import sync, sync_tree
+from streamclust.store.files import read_file, sync, sync_tree
 from streamclust.store.store import Batch
 
 Hashes = NDArray[Any]
@@ -82,7 +82,10 @@ def remember(masks: Masks, objects: Sequence[tuple[str, Entry]], folder: Path) -
                     file.write((path_digests(values.tolist()) if kind == "paths" else row_hashes(values)).tobytes())
     sync_tree(folder)
     (folder / _COMPLETE).touch()
-    sync(folder)
+    for place in (folder, *folder.parents):
+        sync(place)
+        if place == masks.store.path:
+            break
 
 
 def _own_places(objects: Sequence[tuple[str, Entry]], batches: Iterable[Batch]) -> Iterator[tuple[Entry, str, str]]:
@@ -185,7 +188,7 @@ def _walk(masks: Masks, places: Mapping[str, Sequence[Held]], search: Search, sk
             concerned = not held or _concerned(masks, held)
             if file.name == "zarr.json" and concerned and metadata.describe(folder) is not None:
                 _look_into(masks, place, held, search)
-            if file.name == "zarr.json" or "c" not in place.split("/"):
+            if (file.name == "zarr.json" or "c" not in place.split("/")) and file.is_file():  # a pipe holds nothing
                 search.look(path_digests(_texts(file)), search.paths, str(file.relative_to(root)), None)
     return files
 
@@ -218,7 +221,7 @@ def _staying(masks: Masks, held: Sequence[Held], start: int, stop: int) -> Mask:
 
 def _texts(file: Path) -> Iterator[str]:
     """Every text of a JSON file; of another one, what stands between blanks, quotes and the like."""
-    content = file.read_text("utf-8", errors="replace")
+    content = read_file(file).decode("utf-8", errors="replace")
     if file.suffix == ".json":
         yield from _strings(json.loads(content))
     else:

@@ -17,7 +17,7 @@ from pathlib import Path
 from streamclust.errors import ConflictError, DamageError, InputError
 from streamclust.store import floor, manifest
 from streamclust.store.entries import Snapshot, tree_of
-from streamclust.store.manifest import sync
+from streamclust.store.files import sync
 from streamclust.store.store import Store, unfinished
 from streamclust.store.verify import read_log
 

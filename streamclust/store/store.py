@@ -20,6 +20,7 @@ from streamclust.store.addresses import address
 from streamclust.store.arrays import Where
 from streamclust.store.draft import Draft, sweep
 from streamclust.store.entries import Entry, Snapshot
+from streamclust.store.files import sync, sync_tree
 from streamclust.store.guards import refuse_stale
 from streamclust.store.rows import Rows, leaves
 
@@ -272,9 +273,9 @@ def create(path: Path) -> Store:
                 (path / folder).mkdir(parents=True, exist_ok=True)
             for room in ("", *ROOMS):
                 arrays.create_group(path / "data" / room)
-            manifest.sync_tree(path)
+            sync_tree(path)
             for parent in path.absolute().parents:
-                manifest.sync(parent)
+                sync(parent)
                 if parent == known:
                     break
             manifest.create_log(path / "log")

@@ -119,7 +119,7 @@ SPOILT = {
     "cut": (InputError, "the chunk is damaged"),
     "flipped": (InputError, "the chunk is damaged"),
     "another file": (HostileFileError, "is no chunk of this folder"),
-    "a bomb": (InputError, "needs more than 768 MiB|the chunk is damaged|the chunk has"),
+    "a bomb": (InputError, "needs more than 768 MiB at once"),
     "no codec": (InputError, "the codec 'pickle'"),
     "upwards": (HostileFileError, "chunk keys"),
     "huge chunks": (InputError, "has chunks of 52,"),

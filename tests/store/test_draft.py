@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from streamclust.errors import ConflictError
-from streamclust.store import arrays, manifest
+from streamclust.store import arrays, files, manifest
 from streamclust.store import draft as drafts
 from streamclust.store.store import create, open_store
 from tests.faults import assert_tidy, child, no_fsync
@@ -221,13 +221,13 @@ def test_a_sweep_that_a_late_task_writes_into_is_followed_by_the_next(store, mon
 
 
 def test_what_a_late_task_is_renaming_is_not_waited_for(store, monkeypatch):
-    draft, sync = started(store), manifest.sync
+    draft, sync = started(store), files.sync
     (partial := draft.folder / "values" / "c" / "0.0123.partial").write_text("")
 
     def meanwhile(path):
         partial.unlink(missing_ok=True)
         sync(path)
 
-    monkeypatch.setattr(manifest, "sync", meanwhile)
+    monkeypatch.setattr(files, "sync", meanwhile)
     store.publish("add", {draft.name: (draft, draft.entry({}, {}))})
     assert store.read("models/m", "values").tolist() == [0, 1, 2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +15,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from streamclust.cli import app
 from streamclust.errors import ConflictError, DamageError, InputError
 from streamclust.store import manifest
 from streamclust.store.entries import ArrayEntry, Entry, Snapshot
@@ -130,6 +133,44 @@ def test_a_newer_format_says_upgrade(tmp_path):
     with pytest.raises(InputError, match="upgrade streamclust") as caught:
         manifest.load(log)
     assert not isinstance(caught.value, DamageError)
+
+
+def signed(file: Path, **change: object) -> None:
+    """A manifest with something else in it, whose digest is right."""
+    document = {key: value for key, value in json.loads(file.read_text()).items() if key != "digest"} | change
+    file.write_text(json.dumps(document | {"digest": manifest._digest(document)}))
+
+
+@pytest.mark.parametrize("form", [0, -1, 1.5, 1.0, True, "1", None, [1], manifest.FORMAT + 1])
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_store_of_another_format_is_refused_by_every_command(tmp_path, form, number):
+    """Only the format is another one: all else, the digests too, is as it should be."""
+    store, files = create(tmp_path / "s").path, [tmp_path / "s" / "log" / f"{i:08d}.json" for i in range(2)]
+    filled(store / "log", 1)
+    signed(files[number], format=form)
+    signed(files[1], parent=json.loads(files[0].read_text())["digest"])
+    said = f"{number:08d}.json: store format {json.dumps(form)}, "
+    with pytest.raises(InputError, match=re.escape(said)) as caught:
+        open_store(store)
+    assert not isinstance(caught.value, DamageError)
+    words = ["info {s}", "verify {s}", "verify {s} --repair", "prune {s} --keep 1", "rollback {s} 0", "fit {s}"]
+    for done in (CliRunner().invoke(app, command.format(s=store).split()) for command in words):
+        assert (done.exit_code, said in done.stderr, done.stderr.count("\n")) == (2, True, 1), done.output
+        assert f"expected format 1 to {manifest.FORMAT}; " in done.stderr
+    assert len(list((store / "log").iterdir())) == 2
+
+
+def test_a_manifest_that_the_next_one_does_not_name_is_damage(tmp_path):
+    """It is sound by itself: only the digest that the next one has of its parent tells."""
+    log = new_log(tmp_path)
+    begun = manifest.load(log)
+    filled(log, 3)
+    signed(log / "00000002.json", add={}, operation="another")
+    for since in (None, begun):
+        with pytest.raises(DamageError, match=r"00000002\.json: its digest is not what the next manifest names"):
+            manifest.load(log, since=since)
+    with pytest.raises(DamageError, match=r"00000002\.json"):
+        open_store(tmp_path)
 
 
 def test_a_damaged_store_is_not_made_anew(tmp_path):

@@ -115,6 +115,21 @@ def test_a_damaged_manifest_is_named(copied, how):
         file.write_bytes(whole)
 
 
+def test_without_its_newest_manifest_a_store_is_the_one_before_once_what_that_named_is_removed(tmp_path):
+    """Nothing else tells that there was one: that the folders of its objects have no record, as a killed run's have."""
+    store = create(tmp_path / "s")
+    for i in range(2):
+        draft = store.draft(f"models/m{i}", "model", str(i))
+        draft.write("values", np.arange(i + 1))
+        store.publish("add", {draft.name: (draft, draft.entry({}, {}))})
+    (store.path / "log" / "00000002.json").unlink()
+    assert list(open_store(store.path).snapshot.entries) == ["models/m0"]
+    (lost,) = verify(store.path, Serial()).damage
+    assert lost.file == f"data/{draft.path}"
+    shutil.rmtree(store.path / lost.file)
+    assert verify(store.path, Serial()).damage == ()
+
+
 def test_a_damaged_checkpoint_is_named_and_its_objects_are_still_looked_at(tmp_path, monkeypatch):
     monkeypatch.setattr(manifest, "CHECKPOINT_EVERY", 3)
     store = create(tmp_path / "s")
