@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
-import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from streamclust.readers.arrivals import listing_of
 from streamclust.readers.case import Case
 from streamclust.readers.sources import ArraySource, Source, addressable, unpacked_bytes
 from streamclust.sampling import batch_key, sample_rows
-from streamclust.store import arrays
+from streamclust.store import arrays, chunks
 from streamclust.store.draft import Draft
 from streamclust.store.entries import Entry, Snapshot
 from streamclust.store.rows import Rows, leaves
@@ -169,10 +169,9 @@ def take_block(
 
 def _save(path: Path, values: NDArray[np.generic]) -> None:
     """A .npy that appears at once: the task may run twice, and the second time while the first one's rows are read."""
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
-    with temporary.open("wb") as file:
-        np.save(file, values)
-    temporary.replace(path)
+    held = io.BytesIO()
+    np.save(held, values)
+    chunks.put(path, held.getbuffer())
 
 
 def merge_taken(a: Taken, b: Taken) -> Taken:
