@@ -74,7 +74,7 @@ def group_sums(values: Float, labels: Integers, k: int) -> Doubles:
     ``labels`` : (n,), or (n, s) where every row counts under s labels.
     """
     sums = np.zeros((k, values.shape[1]))
-    _add_under(values, np.ascontiguousarray(labels if labels.ndim > 1 else labels[:, None]), sums)
+    _add_under(values, np.ascontiguousarray(labels if labels.ndim > 1 else labels[:, None], np.int64), sums)
     return sums
 
 

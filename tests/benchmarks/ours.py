@@ -67,12 +67,12 @@ def clusters(data: Path, d: float, k: float, passes: float) -> dict[str, Any]:
     return {"seconds": seconds, "quality": quality}
 
 
-def estimator(data: Path, k: float, passes: float, starts: float = 1) -> dict[str, Any]:
+def estimator(data: Path, k: float, passes: float) -> dict[str, Any]:
     """What a user of `StreamingKMeans` waits for, the rows in memory as the peers have them; with all labels."""
     X = load(data)
     StreamingKMeans(2).fit(X[:WARM])
     begin = time.perf_counter()
-    found = StreamingKMeans(int(k), n_finalists=int(starts), max_iter=int(passes), random_state=0).fit(X)
+    found = StreamingKMeans(int(k), max_iter=int(passes), random_state=0).fit(X)
     seconds = time.perf_counter() - begin
     quality = {"inertia": inertia(X, found.cluster_centers_), "k": len(found.cluster_centers_), "reads": found.n_iter_}
     return {"seconds": seconds, "quality": quality}

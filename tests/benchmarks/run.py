@@ -42,7 +42,7 @@ OURS: dict[str, dict[str, list[str]]] = {
         "ours, 9 passes": [*_MATHEMATICS, "kmeans", "{data}", "d=100", "k={k}", "passes=9"],
         "ours, 100 passes": [*_MATHEMATICS, "kmeans", "{data}", "d=100", "k={k}", "passes=100"],
         "ours in memory, 9 passes": [*_MATHEMATICS, "estimator", "{data}", "k={k}", "passes=9"],
-        "ours in memory, 6 finalists": [*_MATHEMATICS, "estimator", "{data}", "k={k}", "passes=100", "starts=6"],
+        "ours in memory": [*_MATHEMATICS, "estimator", "{data}", "k={k}", "passes=100"],
     },
     "route": {"ours, everything stored": [*_MATHEMATICS, "route", "{data}"]},
     "store": {"ours, from the store": [*_MATHEMATICS, "store", "{data}", "k_max={k_max}"]},
