@@ -14,7 +14,6 @@ from streamclust.moments import Moments
 from streamclust.preprocessing import Affine
 
 F8 = NDArray[np.float64]
-WIDE = 4096
 _FAR = 1e36
 
 

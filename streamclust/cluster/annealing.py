@@ -34,7 +34,8 @@ def anneal(X: Float, centers: Float, seed: Sequence[int]) -> NDArray[np.float32]
     steps = min(_STEPS, _EPOCHS * n // size)
     remembered = _HOT * (n / size / _HOT) ** (np.arange(steps) / max(1, steps - 1))  # in steps
     means, counts = centers.astype(np.float64), np.zeros(k)
-    order, origin = np.random.default_rng(seed).permutation(n), origin_of(centers)
+    rng, origin = np.random.default_rng(seed), origin_of(centers)
+    order = rng.permutation(n) if n <= steps * size else rng.integers(n, size=steps * size)
     for step, kept in enumerate(remembered / (1 + remembered)):
         rows = X.take(order.take(np.arange(step * size, (step + 1) * size), mode="wrap"), axis=0)
         labels = assign(rows, means.astype(np.float32), origin=origin)[0]

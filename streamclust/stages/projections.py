@@ -12,6 +12,7 @@ from streamclust import decomposition as pca
 from streamclust import moments as mo
 from streamclust.errors import InputError
 from streamclust.job import Job
+from streamclust.planning import WIDE
 from streamclust.preprocessing import fit_scaler
 from streamclust.sampling import smallest
 from streamclust.stages.sources import Sampled, Source, Weights, finite, read
@@ -74,7 +75,7 @@ def fit(job: Job, source: Source, batches: Sequence[Batch], wanted: str) -> str:
 def _moments(job: Job, source: Source, batches: Sequence[Batch]) -> mo.Moments:
     """Stored moments merged; batches too thin to keep a scatter are read again, and of the mix none are stored."""
     d = source.features(job.store)
-    wide = d > pca.WIDE
+    wide = d > WIDE
     total = mo.identity(d, scatter=not wide)
     unread = []
     for batch in batches:

@@ -27,7 +27,7 @@ from streamclust.cluster.two_level import Asked
 from streamclust.streaming.rows import Rows, each_row, rows_of
 
 Centers = NDArray[np.float32]
-_CHAINS = 2
+_CHAINS, _SLICE = 2, 2**16
 _POSITIVE = Interval(Integral, 1, None, closed="left")
 
 
@@ -52,8 +52,8 @@ class StreamingKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
     random_state : int, RandomState or None
         Of the sample and the restarts.
     sample_rows : int or None
-        Rows at hand for restarts and chains; None for all rows of an array in memory, and of a dask array 20,000, or
-        1000 for each cluster (40 of more than 100) if that is more.
+        Rows at hand for restarts and chains; None for 20,000, or 1000 for each cluster (40 of more than 100) if that is
+        more. Chains of a fit then look at all rows of an array in memory.
 
     Attributes
     ----------
@@ -108,7 +108,7 @@ class StreamingKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         """
         self._validate_params()
         rows = self._enough(rows_of(self, X, reset=True, dtype=np.float32))
-        found = lloyd(rows, self._starts(rows, self.n_finalists), self.max_iter, self.tol)
+        found = lloyd(rows, self._starts(rows, self.n_finalists, rows.whole), self.max_iter, self.tol)
         if len(found.centers) < self.n_clusters:
             text = (
                 f"Number of distinct clusters ({len(found.centers)}) found smaller than n_clusters ({self.n_clusters})."
@@ -166,9 +166,10 @@ class StreamingKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
             raise ValueError(f"n_samples={rows.shape[0]} should be >= n_clusters={wanted}.")
         return rows
 
-    def _starts(self, rows: Rows, keep: int) -> list[Centers]:
+    def _starts(self, rows: Rows, keep: int, whole: Centers | None = None) -> list[Centers]:
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        return starts(rows, self.n_clusters, seed, self.n_init, keep, self.sample_rows)
+        over = whole if self.sample_rows is None else None
+        return starts(rows, self.n_clusters, seed, self.n_init, keep, self.sample_rows, over)
 
     @property
     def _n_features_out(self) -> int:
@@ -181,11 +182,17 @@ class StreamingKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
 
 
 def starts(
-    rows: Rows, k: int, seed: int, n_init: int = 12, keep: int = 1, sample_rows: int | None = None
+    rows: Rows,
+    k: int,
+    seed: int,
+    n_init: int = 12,
+    keep: int = 1,
+    sample_rows: int | None = None,
+    over: Centers | None = None,
 ) -> list[Centers]:
-    """The best of ``n_init`` restarts on a sample of rows that are read as float32 : (k, d) each."""
-    sample = rows.sample(sample_rows or (rows.shape[0] if rows.whole is not None else rows_at_hand(k)), seed)
-    return rows.executor.map(_restarted, [seed], sample, k, n_init, keep, rows.executor.threads)[0]
+    """The best restarts on a sample of rows that are read as float32, or chains over it or other rows : (k, d) each."""
+    sample = rows.sample(sample_rows or rows_at_hand(k), seed)
+    return rows.executor.map(_restarted, [seed], sample, over, k, n_init, keep, rows.executor.threads)[0]
 
 
 def lloyd(rows: Rows, starts: Sequence[Centers], max_iter: int = 100, tol: float = 1e-4) -> kmeans.LloydResult:
@@ -199,17 +206,20 @@ def lloyd(rows: Rows, starts: Sequence[Centers], max_iter: int = 100, tol: float
     return min(ends.values(), key=lambda end: end.inertia)
 
 
-def _restarted(seed: int, sample: Centers, k: int, n_init: int, keep: int, n_jobs: int) -> list[Centers]:
+def _restarted(
+    seed: int, sample: Centers, over: Centers | None, k: int, n_init: int, keep: int, n_jobs: int
+) -> list[Centers]:
     if k > GREEDY or len(sample) < rows_at_hand(k):
         return restarts(sample, [k], n_init=n_init, keep=keep, seed=seed, n_jobs=n_jobs)[k]
-    best = restarts(sample, [k], n_init=n_init, keep=1, seed=seed, n_jobs=n_jobs, polish_iter=0)[k][0]
+    start = restarts(sample, [k], n_init=n_init, keep=1, seed=seed, n_jobs=n_jobs, polish_iter=0)[k][0]
+    rows = sample if over is None else over
 
     def chain(number: int) -> tuple[float, Centers]:
-        centers = anneal(sample, best, [seed, number])
-        return _inertia(sample, centers), centers
+        centers = anneal(rows, start, [seed, number]) if number else start  # few chains end above where they began
+        return sum(_inertia(rows[i : i + _SLICE], centers) for i in range(0, len(rows), _SLICE)), centers
 
     with one_blas_thread(), ThreadPoolExecutor(n_jobs) as pool:
-        ends = sorted(pool.map(chain, range(max(keep, _CHAINS))), key=itemgetter(0))
+        ends = sorted(pool.map(chain, [*range(1, 1 + max(keep, _CHAINS)), 0]), key=itemgetter(0))
     return [centers for _, centers in ends[:keep]]
 
 

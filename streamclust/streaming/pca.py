@@ -12,7 +12,8 @@ from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from streamclust import decomposition, moments
-from streamclust.decomposition import WIDE, Projection
+from streamclust.decomposition import Projection
+from streamclust.planning import WIDE
 from streamclust.preprocessing import fit_scaler
 from streamclust.streaming.rows import FLOATS, Rows, each_row, is_lazy, rows_of
 

@@ -37,7 +37,7 @@ class Rows:
     refuses a block with NaN or infinity (ValueError), so no pass is spent on looking for them. Without a ``dtype`` they
     were checked already, and are taken as they are.
 
-    whole : all rows where they are one array in memory, already read.
+    whole : all rows where they are one array in memory.
     """
 
     blocks: Sequence[Any]
@@ -60,7 +60,7 @@ class Rows:
     def sample(self, size: int, seed: int) -> NDArray[Any]:
         """``min(n, size)`` rows in their order, the same however the rows are cut into blocks."""
         if self.whole is not None and size >= len(self.whole):
-            return self.whole
+            return _read(self.whole, self.dtype)
         chosen = sample_rows(self.shape[0], size, batch_key("", seed))[0]
         stops = np.cumsum(self.lengths)
         parts = np.split(chosen, np.searchsorted(chosen, stops[:-1]))
