@@ -29,29 +29,24 @@ def plan_for(source: Path | str, settings: Settings, command: str = "run") -> Pl
     if not (source / "log").is_dir():
         reading = settings.ingest
         case = open_case(source, path_encoding=reading.path_encoding, parts=reading.parts)
-        return costs.within(shapes_of_case(case, settings), settings, workers(settings), command)
+        return costs.within(shapes_of_case(case), settings, workers(settings), command)
     if command in {"ingest", "daily"}:
         raise InputError(f"a plan of {command}", f"{source} is a store", "the case that is to come in")
-    found = costs.within(shapes_of_store(open_store(source), settings), settings, workers(settings), command)
+    found = costs.within(shapes_of_store(open_store(source)), settings, workers(settings), command)
     return replace(found, steps=tuple(step for step in found.steps if step.command != "ingest"))
 
 
-def shapes_of_case(case: Case, settings: Settings) -> dict[str, Shape]:
+def shapes_of_case(case: Case) -> dict[str, Shape]:
     """The shape of each descriptor that comes with a case."""
     return {
-        name: Shape(*source.shape, source.dtype.itemsize, _kept(settings, *source.shape), unpacked_bytes(source))
+        name: Shape(*source.shape, source.dtype.itemsize, unpacked=unpacked_bytes(source))
         for name, source in case.descriptors.items()
     }
 
 
-def shapes_of_store(store: Store, settings: Settings) -> dict[str, Shape]:
+def shapes_of_store(store: Store) -> dict[str, Shape]:
     """The shape of each descriptor over all rows of a store."""
-    return {name: Shape(store.n, d, p=_kept(settings, store.n, d)) for name, d in store.descriptors.items()}
-
-
-def _kept(settings: Settings, n: int, d: int) -> int | None:
-    """How many components there will be, where their number is given: there are no more than rows or features."""
-    return settings.reduce.components and min(settings.reduce.components, n, d)
+    return {name: Shape(store.n, d) for name, d in store.descriptors.items()}
 
 
 def workers(settings: Settings) -> int:

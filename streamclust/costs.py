@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from streamclust import steps
 from streamclust.config import Settings
@@ -14,15 +15,31 @@ COMMANDS = ("run", "ingest", "fit", "outliers", "map", "report", "daily")
 
 def plan(shapes: Mapping[str, Shape], settings: Settings, workers: int, command: str = "run") -> Plan:
     """The steps of a command over these descriptors and, where the settings have one, their mix."""
-    found = (_of_day if command == "daily" else _of_run)(shapes, settings, workers)
+    own = {name: _as_told(shape, settings, command) for name, shape in shapes.items()}
+    found = (_of_day if command == "daily" else _of_run)(own, _mix(own, settings, command), settings, workers)
     return Plan(tuple(step for step in found if command in {"run", "daily", step.command}), workers)
 
 
-def _of_run(shapes: Mapping[str, Shape], settings: Settings, workers: int) -> list[Step]:
+def _as_told(shape: Shape, settings: Settings, command: str) -> Shape:
+    """With its number of components where that is given: no more than features nor, unless it is fitted, than rows."""
+    most = shape.d if command == "daily" else min(shape.n, shape.d)
+    return replace(shape, p=min(settings.reduce.components, most)) if settings.reduce.components else shape
+
+
+def _mix(shapes: Mapping[str, Shape], settings: Settings, command: str) -> dict[str, Shape]:
+    """The mix, whose rows are what the others are reduced to; none where one of them is not here."""
+    parts = [shapes[name] for name in settings.mix.of if name in shapes]
+    if not parts or len(parts) < len(settings.mix.of):
+        return {}
+    joined = Shape(max(part.n for part in parts), sum(part.components for part in parts))
+    return {"mix": _as_told(joined, settings, command)}
+
+
+def _of_run(shapes: Mapping[str, Shape], mix: Mapping[str, Shape], settings: Settings, workers: int) -> list[Step]:
     found = [steps.ingest(name, shape, workers) for name, shape in shapes.items()]
-    for name, shape in _mixed(shapes, settings).items():
+    for name, shape in {**shapes, **mix}.items():
         found += [
-            *([] if name in shapes else [steps.moments(name, shape, workers)]),
+            *([steps.moments(name, shape, workers)] if name in mix else []),
             steps.fit(name, shape, settings),
             steps.reduce(name, shape, workers),
             steps.cluster(name, shape, settings, workers),
@@ -34,24 +51,17 @@ def _of_run(shapes: Mapping[str, Shape], settings: Settings, workers: int) -> li
     return [*found, steps.draw(settings, len(shapes))]
 
 
-def _of_day(shapes: Mapping[str, Shape], settings: Settings, workers: int) -> list[Step]:
+def _of_day(shapes: Mapping[str, Shape], mix: Mapping[str, Shape], settings: Settings, workers: int) -> list[Step]:
     """By models that were fitted before."""
     found = [steps.ingest(name, shape, workers) for name, shape in shapes.items()]
-    for name, shape in _mixed(shapes, settings).items():
-        found += [steps.reduce(name, shape, workers), steps.label(name, shape, settings, workers)]
+    for name, shape in {**shapes, **mix}.items():
         found += [
+            steps.reduce(name, shape, workers),
+            steps.label(name, shape, settings, workers),
             steps.outliers(name, shape, settings, workers, known=True),
             steps.place(name, shape, settings, workers),
         ]
     return [*found, steps.count_grids()]
-
-
-def _mixed(shapes: Mapping[str, Shape], settings: Settings) -> dict[str, Shape]:
-    """With the mix, whose rows are what the others are reduced to; none where one of them is not here."""
-    parts = [shapes[name] for name in settings.mix.of if name in shapes]
-    if not parts or len(parts) < len(settings.mix.of):
-        return dict(shapes)
-    return {**shapes, "mix": Shape(max(part.n for part in parts), sum(part.components for part in parts))}
 
 
 def within(shapes: Mapping[str, Shape], settings: Settings, workers: int, command: str = "run") -> Plan:

@@ -88,7 +88,7 @@ def ingest_case(
         parts=reading.parts,
     )
     _check_k(opened, settings)
-    plan = costs.within(shapes_of_case(opened, settings), settings, workers(settings))
+    plan = costs.within(shapes_of_case(opened), settings, workers(settings))
     job = _job(partial(create, Path(store)), settings, plan.workers, listener or Silent())
     return job, ingest_batch(job, opened, batch)
 
@@ -101,7 +101,7 @@ def prepare_day(job: Job, case: Case) -> None:
     BudgetError : not even one worker fits.
     """
     wanted = workers(job.settings)
-    allowed = costs.within(shapes_of_case(case, job.settings), job.settings, wanted, "daily").workers
+    allowed = costs.within(shapes_of_case(case), job.settings, wanted, "daily").workers
     if allowed < wanted:
         job.executor.close()
         job.executor = executor(job.settings.scheduler, allowed, job.journal.listener.progress)
@@ -122,7 +122,7 @@ def on_store(
     opened = open_store(store)
     if not opened.batches:
         raise InputError(opened.path, "the store is empty", "at least one batch", "streamclust ingest STORE CASE")
-    plan = costs.within(shapes_of_store(opened, settings), settings, workers(settings))
+    plan = costs.within(shapes_of_store(opened), settings, workers(settings))
     with _job(lambda: opened, settings, plan.workers, listener or Silent()) as job:
         return stage(job)
 

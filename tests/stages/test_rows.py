@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from streamclust import pipeline
+from streamclust import costs, pipeline
 from streamclust.budget import shapes_of_case, shapes_of_store
 from streamclust.errors import InputError
 from streamclust.ingest import ingest
@@ -194,5 +194,7 @@ def test_fewer_components_than_were_asked_for_are_told_and_planned(tmp_path):
     fitted = [entry.attributes for entry in job.store.snapshot.of_kind("projection").values()]
     kept = {about["descriptor"]: about["components"] for about in fitted}
     assert kept == {"wide": 9, "narrow": 5}
-    for shapes in (shapes_of_case(open_case(case), asked), shapes_of_store(job.store, asked)):
-        assert {name: shape.components for name, shape in shapes.items()} == kept
+    mixed = small(reduce__components=9, mix__of=["wide", "narrow"])
+    for shapes in (shapes_of_case(open_case(case)), shapes_of_store(job.store)):
+        written = {s.name: s.bytes_written for s in costs.plan(shapes, mixed, 1).steps if s.name.endswith("reduce")}
+        assert written == {f"{name}: reduce": 200 * (p + 2) * 4 for name, p in (kept | {"mix": 9}).items()}
