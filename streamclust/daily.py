@@ -28,6 +28,7 @@ from streamclust.reporting import collect, day, days
 from streamclust.stages import grids, watch
 from streamclust.stages.watch import Alarm
 from streamclust.store import forgetting
+from streamclust.store.files import append_to, read_file
 from streamclust.store.store import Batch
 
 ASIDE = "aside"  # a folder of the store: what was set aside, and why
@@ -206,10 +207,10 @@ def _finished(job: Job, batch: Batch) -> bool:
 def _set_aside(note: Path, arrival: Arrival) -> str:
     """The error of a folder that was set aside and has not changed since, or nothing."""
     try:
-        known = json.loads(note.read_text())
-    except FileNotFoundError:
-        return ""
-    return str(known["error"]) if known["listing"] == arrival.listing else ""
+        known = json.loads(read_file(note))
+        return str(known["error"]) if known["listing"] == arrival.listing else ""
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return ""  # none, or one that was cut short: the folder is tried again
 
 
 def _tell(command: str, alarm: Alarm, log: Log) -> None:
@@ -239,7 +240,7 @@ class Log:
 @contextmanager
 def _log(store: Path) -> Iterator[Log]:
     """The store's log; whatever ends the run is its last line."""
-    with (store / LOG).open("a", buffering=1, encoding="utf-8") as file:
+    with append_to(store / LOG) as file:
         log = Log(file.write)
         try:
             yield log
@@ -251,7 +252,7 @@ def _log(store: Path) -> Iterator[Log]:
 @contextmanager
 def _alone(store: Path) -> Iterator[None]:
     """One daily run at a time; the lock goes with the process, however that ends."""
-    with (store / "drafts" / "daily.lock").open("w") as file:
+    with append_to(store / "drafts" / "daily.lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -20,6 +20,17 @@ class Stopped(StreamclustError):  # noqa: N818 - nothing is wrong
         return type(self), (self.found, self.exit_code)
 
 
+class SystemFailure(StreamclustError):  # noqa: N818 - it failed, and not streamclust
+    """The system could not do what it was asked for, as on a full disk."""
+
+    def __init__(self, found: str, exit_code: int) -> None:
+        self.found, self.exit_code = found, exit_code
+        super().__init__(found)
+
+    def __reduce__(self) -> tuple[type[SystemFailure], tuple[str, int]]:
+        return type(self), (self.found, self.exit_code)
+
+
 class InputError(StreamclustError):
     """A file, its contents, or an argument cannot be used.
 

@@ -131,7 +131,7 @@ def _lower_mark() -> bool:
 def _high_mark() -> int:
     """Bytes that were resident at once since then (VmHWM)."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
 
 
 class TreeMemory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 import time
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
-from streamclust.errors import Stopped
+from streamclust.errors import Stopped, SystemFailure
 from streamclust.journal import Silent, StageRecord
 
 _SLOW = 2.0
@@ -97,9 +98,19 @@ def _terminate(*_: object) -> None:
     raise Terminated
 
 
+def _failure(error: OSError) -> SystemFailure:
+    hint = "; make room, then run the same command again" if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
+    if refused := error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
+        hint = "; expected a place where you may read and write"
+    return SystemFailure(f"{error.filename or 'system'}: {error.strerror or error}{hint}", 2 if refused else 1)
+
+
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Within it, in the main thread, Ctrl-C and SIGTERM let go of all that is held and become one error: Stopped."""
+    """Within it, in the main thread, Ctrl-C and SIGTERM let go of all that is held and become one error: Stopped.
+
+    What the system fails at becomes a SystemFailure.
+    """
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
@@ -107,5 +118,9 @@ def stoppable() -> Iterator[None]:
         raise Stopped("stopped by SIGTERM", 128 + signal.SIGTERM) from None
     except KeyboardInterrupt:
         raise Stopped("interrupted", 128 + signal.SIGINT) from None
+    except MemoryError:
+        raise SystemFailure("out of memory: give fewer --workers or a --memory budget to be told before", 1) from None
+    except OSError as error:
+        raise _failure(error) from error
     finally:
         signal.signal(signal.SIGTERM, before)

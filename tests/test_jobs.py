@@ -53,6 +53,14 @@ def test_backfill_refuses_a_folder_without_cases_in_one_line(tmp_path):
     assert not (tmp_path / "cars.store").exists()
 
 
+def test_what_the_system_refuses_is_one_line(tmp_path):
+    write_case(tmp_path / "history" / "day", matrices(0, 60, DIMS))
+    found = backfill("/proc/none/cars.store", tmp_path / "history")
+    assert found.returncode in {1, 2}
+    assert found.stderr.startswith("backfill: /proc/none")
+    assert found.stderr.count("\n") == 1
+
+
 def test_backfill_says_what_is_wrong_with_a_case(tmp_path):
     case = write_case(tmp_path / "history" / "day", matrices(0, 60, DIMS))
     (case / "descriptors" / "shape.pickle").write_bytes(b"no pickle")

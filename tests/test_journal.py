@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -15,6 +16,17 @@ from streamclust.journal import Journal, PeakMemory, TreeMemory
 
 MB = 2**20
 CHILD = "held = bytearray(b'x') * (200 * 2**20); print('ready', flush=True); input()"
+PARENT = """
+import subprocess, sys
+from streamclust.journal import TreeMemory
+tree = TreeMemory()
+print(tree.bytes())
+with subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdin=-1, stdout=-1, text=True) as child:
+    child.stdout.readline()
+    print(tree.bytes())
+    child.communicate("\\n")
+print(tree.bytes())
+"""
 FORKED = """
 import os, sys
 from streamclust.journal import TreeMemory
@@ -32,14 +44,10 @@ print(alone, both)
 
 
 def test_a_child_s_memory_counts_while_it_lives():
-    tree = TreeMemory()
-    before = tree.bytes()
-    with subprocess.Popen([sys.executable, "-c", CHILD], stdin=-1, stdout=-1, text=True) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "ready\n"
-        assert tree.bytes() > before + 100 * MB  # pages shared with others count in part now
-        child.communicate("\n")
-    assert tree.bytes() < before + 50 * MB
+    done = subprocess.run([sys.executable, "-c", PARENT, CHILD], capture_output=True, text=True, check=True)
+    before, during, after = map(int, done.stdout.split())
+    assert during > before + 150 * MB
+    assert after < before + 50 * MB
 
 
 def test_pages_that_are_shared_count_once():
@@ -88,3 +96,20 @@ def test_no_peak_of_this_process_is_too_short_to_be_seen():
     with PeakMemory(3600) as memory:
         pass
     assert memory.peak < before + 100 * MB
+
+
+HEAP = """
+import numpy as np, psutil
+from streamclust.journal import Journal
+with Journal().stage("one", 1):
+    held = [np.ones(8000) for _ in range(3000)]  # of the heap, whose end stays in use
+    del held[:-1]
+    before = psutil.Process().memory_info().rss
+print(before - psutil.Process().memory_info().rss)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library's heap")
+def test_what_a_stage_freed_goes_back_to_the_system():
+    done = subprocess.run([sys.executable, "-c", HEAP], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 100 * MB

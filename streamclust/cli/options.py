@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import sys
 from collections.abc import Iterator
@@ -75,13 +74,6 @@ def session(as_json: bool, quiet: bool) -> Iterator[Any]:
             yield show
     except StreamclustError as error:
         fail(as_json, str(error), error.exit_code)
-    except MemoryError:
-        fail(as_json, "out of memory: give fewer --workers or a --memory budget to be told before", 1)
-    except OSError as error:
-        hint = "; make room, then run the same command again" if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
-        if refused := error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
-            hint = "; expected a place where you may read and write"
-        fail(as_json, f"{error.filename or 'system'}: {error.strerror or error}{hint}", 2 if refused else 1)
 
 
 def fail(as_json: bool, text: str, code: int) -> None:

@@ -99,8 +99,10 @@ def _path_position(path: Path, kept: dict[int, str], cells: list[str] | None, ta
 
 def _other_separator(path: Path, mark: str, kept: dict[int, str]) -> InputError:
     found = f"its columns are separated by {'semicolons' if mark == ';' else 'tabs'} ({_list(kept)})"
-    command = f"pandas.read_csv('{path.name}', sep={mark!r}, dtype=str).to_csv('{path.name}', index=False)"
-    return InputError(path, found, "commas", f"write it anew, such as by Python's {command}")
+    command = f"pandas.read_csv({str(path)!r}, sep={mark!r}, dtype=str).to_csv('commas.csv', index=False)"
+    return InputError(
+        path, found, "commas", f"write it with commas and put that in its place, such as by Python's {command}"
+    )
 
 
 def _list(kept: dict[int, str]) -> str:

@@ -167,20 +167,18 @@ def _tidy(data: Path, path: str) -> None:
 def _new_record(path: Path, record: Mapping[str, str]) -> int:
     """Write a record; it appears whole and locked, so that nobody takes it for a dead writer's. Returns the lock."""
     temporary = path.with_name(f".{path.stem}.tmp")
+    lock = None
     try:
         with naming(path):
             temporary.write_text(json.dumps(record))
             lock = _lock_file(temporary)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    try:
-        with naming(path):
             os.fsync(lock)
         temporary.rename(path)
         sync(path.parent)
     except OSError:
-        os.close(lock)
+        temporary.unlink(missing_ok=True)
+        if lock is not None:
+            os.close(lock)
         raise
     return lock
 
@@ -208,7 +206,7 @@ def _abandoned(root: Path) -> Iterator[tuple[dict[str, str], int]]:
         try:
             record = json.loads(read_file(path) if path.is_file() else b"")
             whole = record["path"] == f"{record['name']}-{path.stem}" and _is_below(record["path"])
-        except (ValueError, KeyError, TypeError):
+        except (OSError, DamageError, ValueError, KeyError, TypeError):
             whole = False
         yield (record if whole else {"path": f"drafts-{path.stem}"}), lock
 
@@ -223,7 +221,7 @@ def records(root: Path) -> Iterator[tuple[str, str, bool]]:
     for file in sorted((root / "drafts").glob("*.json")):
         try:
             handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
-        except FileNotFoundError:
+        except OSError:
             continue
         alive = False
         try:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from streamclust.errors import DamageError
 
@@ -20,12 +22,30 @@ def open_file(path: Path) -> tuple[int, int]:
     ------
     DamageError : it is no regular file. OSError : it is missing, or may not be read.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    handle = _open(path, os.O_RDONLY)
     about = os.fstat(handle)
     if not stat.S_ISREG(about.st_mode):
         os.close(handle)
         raise DamageError(path, "is no regular file", hint="restore it")
     return handle, about.st_size
+
+
+def append_to(path: Path) -> TextIO:
+    """A file to add lines to, made if need be; raises DamageError where something else lies there."""
+    handle = _open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise DamageError(path, "is no regular file", hint="remove it")
+    return os.fdopen(handle, "a", buffering=1, encoding="utf-8")
+
+
+def _open(path: Path, flags: int) -> int:
+    try:
+        return os.open(path, flags | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno in {errno.ENXIO, errno.EISDIR}:  # a pipe that nobody reads, a socket, or a folder
+            raise DamageError(path, "is no regular file", hint="remove it") from None
+        raise
 
 
 def read_file(path: Path) -> bytes:

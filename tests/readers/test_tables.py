@@ -110,7 +110,11 @@ REFUSED = [
     ("no path column", "camera,time\n1,2\n", "no path column among camera, time"),
     ("says how to name it", "camera,time\n1,2\n", "--columns path=COL"),
     ("semicolons", "path;camera\nx.jpg;1\n", "its columns are separated by semicolons (path;camera); expected commas"),
-    ("semicolons without a header", "x.jpg;1\n", "by semicolons (x.jpg;1); expected commas; write it anew, such as by"),
+    (
+        "semicolons without a header",
+        "x.jpg;1\n",
+        "by semicolons (x.jpg;1); expected commas; write it with commas and put that in its place, such as by",
+    ),
     ("tabs", "path\tcamera\nx.jpg\t1\n", "its columns are separated by tabs"),
     ("the same name twice", "path,a b,a_b\nx.jpg,1,2\n", "two columns would be called 'a_b'"),
 ]
@@ -283,5 +287,5 @@ def test_what_is_said_of_another_separator_mends_the_file(
     said = refusal(tmp_path, f"path{mark}camera\na,1.jpg{mark}007\nb.jpg{mark}08\n")
     monkeypatch.chdir(tmp_path)
     exec(said.partition("Python's ")[2], {"pandas": pd})
-    source = open_paths(tmp_path / "images_paths.csv")
+    source = open_paths(tmp_path / "commas.csv")
     assert whole(source) == {"path": ["a,1.jpg", "b.jpg"], "camera": ["007", "08"]}

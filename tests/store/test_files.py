@@ -9,6 +9,7 @@ import errno
 import io
 import os
 import shutil
+import socket
 from pathlib import Path
 from unittest import mock
 
@@ -16,12 +17,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from streamclust import daily
 from streamclust.blocks import Serial
 from streamclust.cli import app
 from streamclust.errors import DamageError
 from streamclust.ingest import ingest
 from streamclust.readers.case import open_case
-from streamclust.store import arrays
+from streamclust.store import arrays, files
+from streamclust.store import draft as drafts
 from streamclust.store.pruning import prune
 from streamclust.store.store import open_store
 from streamclust.store.verify import verify
@@ -204,3 +207,31 @@ def test_files_that_are_read_in_bits_are_read_whole(place, store):
         ):
             opened.read(batch.name, "descriptors/a")
     np.testing.assert_array_equal(opened.read(batch.name, "descriptors/a"), X)
+
+
+@WAIT
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("name", "opening"), [("drafts/daily.lock", daily._alone), ("daily.log", daily._log)])
+def test_in_place_of_what_a_day_writes_to(store, kind, name, opening):
+    put(kind, store / name)
+    with pytest.raises(DamageError, match=rf"{name}: is no regular file"), opening(store):
+        pass
+
+
+def test_a_record_that_cannot_be_read_is_swept_as_a_broken_one(store):
+    draft = open_store(store).draft("models/m", "model", "print")
+    draft.abandon()
+    record = draft._record
+    with mock.patch.object(drafts, "read_file", side_effect=DamageError(record, "cannot be read")):
+        open_store(store).sweep()
+    assert not record.exists()
+
+
+@WAIT
+def test_a_socket_is_no_regular_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the names of sockets are short
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("s.json")
+        for opening in (files.open_file, files.append_to):
+            with pytest.raises(DamageError, match="is no regular file"):
+                opening(Path("s.json"))
