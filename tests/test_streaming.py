@@ -154,9 +154,9 @@ def test_a_fit_in_memory_ends_lower_than_restarts_alone():
     assert np.mean(fits) < 0.999 * np.mean(alone)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, 29, 44])
 def test_a_fit_never_ends_above_where_its_chains_began(seed):
-    """Blobs of very unequal size, which a chain may leave."""
+    """Blobs of very unequal size, which both chains of the last two seeds leave."""
     rng = np.random.default_rng(seed)
     labels = rng.choice(20, size=30_000, p=rng.dirichlet(np.full(20, 0.2)))
     X = (30 * rng.normal(size=(20, 6))[labels] + rng.normal(size=(30_000, 6))).astype(np.float32)
