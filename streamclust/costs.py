@@ -48,7 +48,7 @@ def _of_run(shapes: Mapping[str, Shape], mix: Mapping[str, Shape], settings: Set
             steps.tsne(name, shape, settings, workers),
             steps.place(name, shape, settings, workers),
         ]
-    return [*found, steps.draw(settings, len(shapes))]
+    return [*found, steps.draw(list(shapes.values()), settings, workers)]
 
 
 def _of_day(shapes: Mapping[str, Shape], mix: Mapping[str, Shape], settings: Settings, workers: int) -> list[Step]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from streamclust.cluster.two_level import MANY
@@ -10,14 +10,15 @@ from streamclust.config import Settings
 from streamclust.embedding import LEADING
 from streamclust.planning import EM_BYTES, SCATTER_ROWS, WIDE, Shape, Step, chunk_rows, em_groups, mixture_bytes
 
-# What the process of a run holds before each step: an interpreter, and the libraries that were loaded until then.
+# What the process of a run holds before each step: an interpreter, and the libraries that were loaded until then. Of
+# the last, what drawing loads counts with what it holds.
 PROCESS_BYTES = {
     "ingest": 130 * 10**6,
     "fit": 300 * 10**6,
     "algorithms": 420 * 10**6,
     "outliers": 450 * 10**6,
     "map": 470 * 10**6,
-    "report": 550 * 10**6,
+    "report": 410 * 10**6,
 }
 _ROW_BYTES = 1400  # scratch of tiled products and what is chosen from them, for each row of a block
 UNPACK_BYTES = PROCESS_BYTES["ingest"] + 768 * 2**20  # this process and what a foreign format's reader may allocate
@@ -210,9 +211,11 @@ def count_grids() -> Step:
     return Step("report", "count grids", 0, 0, 0, PROCESS_BYTES["map"] + _GRIDS)
 
 
-def draw(settings: Settings, maps: int) -> Step:
+def draw(shapes: Sequence[Shape], settings: Settings, workers: int) -> Step:
     """Maps and report."""
-    # Smoothing and shading a 2048 x 2048 grid takes a dozen float64 copies; every cluster has a layer of 1024 x 1024.
-    held = 12 * 2048**2 * 8 + min(max(settings.cluster.ks), 30) * 1024**2 * 4
-    peak = PROCESS_BYTES["report"] + held + 20 * settings.render.size**2
-    return Step("report", "draw maps and report", 0, 0, 0, peak, 0, _DRAWING * maps * settings.render.size**2)
+    # Smoothing and shading a 2048 x 2048 grid takes ten float64 copies; every cluster has a layer of 1024 x 1024. About
+    # half of what the passes before took stays in the process, and something of every map.
+    held = 10 * 2048**2 * 8 + min(max(settings.cluster.ks), 30) * 1024**2 * 4 + 20 * settings.render.size**2
+    kept = max(_at_work(shape, workers) for shape in shapes) // 2 + len(shapes) * 20 * 10**6
+    pixels = _DRAWING * len(shapes) * settings.render.size**2
+    return Step("report", "draw maps and report", 0, 0, 0, PROCESS_BYTES["report"] + kept + held, 0, pixels)
