@@ -70,8 +70,8 @@ def ingest(job: Job, case: Case, batch: str | None = None) -> str:
 def _write(job: Job, draft: Draft, case: Case, batch: str) -> Entry:
     """Everything of a batch into its draft."""
     sample = sample_rows(case.paths.n, job.settings.ingest.sample_rows, batch_key(batch, job.settings.seed))
+    sources = _unpacked(job, draft, case)
     with job.journal.stage("ingest", case.paths.n):
-        sources = _unpacked(job, draft, case)
         taken = {name: _take(job, draft, name, source, sample[0]) for name, source in sources.items()}
         _refuse_useless(job, case, taken)
         _finish_samples(draft, case, sample)

@@ -95,15 +95,13 @@ def write(file: Path, block: NDArray[Any], array: Plain, *, durable: bool = Fals
     data = rows.reshape(-1).view(np.uint8)
     for folder in file.parents[len(array.shape) - 1 :: -1]:  # not the array itself, which may have been swept
         folder.mkdir(exist_ok=True)
+    count = padded // step
+    parts: list[bytes | memoryview]
     if array.inner:
-        put(
-            file,
-            _with_checksums(data.reshape(padded // step, -1)).data,
-            _index(array, padded // step).data,
-            durable=durable,
-        )
+        parts = [_with_checksums(data.reshape(count, -1)).data, _index(array, count).data]
     else:
-        put(file, data.data, _checksum(data), durable=durable)
+        parts = [data.data, _checksum(data)]
+    put(file, *parts, durable=durable)
 
 
 def put(file: Path, *parts: bytes | memoryview, durable: bool = False) -> None:

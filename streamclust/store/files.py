@@ -22,30 +22,27 @@ def open_file(path: Path) -> tuple[int, int]:
     ------
     DamageError : it is no regular file. OSError : it is missing, or may not be read.
     """
-    handle = _open(path, os.O_RDONLY)
-    about = os.fstat(handle)
-    if not stat.S_ISREG(about.st_mode):
-        os.close(handle)
-        raise DamageError(path, "is no regular file", hint="restore it")
-    return handle, about.st_size
+    return _open(path, os.O_RDONLY, "restore it")
 
 
 def append_to(path: Path) -> TextIO:
     """A file to add lines to, made if need be; raises DamageError where something else lies there."""
-    handle = _open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise DamageError(path, "is no regular file", hint="remove it")
+    handle, _ = _open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, "remove it")
     return os.fdopen(handle, "a", buffering=1, encoding="utf-8")
 
 
-def _open(path: Path, flags: int) -> int:
+def _open(path: Path, flags: int, hint: str) -> tuple[int, int]:
     try:
-        return os.open(path, flags | os.O_NONBLOCK, 0o666)
+        handle = os.open(path, flags | os.O_NONBLOCK, 0o666)
     except OSError as error:
         if error.errno in {errno.ENXIO, errno.EISDIR}:  # a pipe that nobody reads, a socket, or a folder
-            raise DamageError(path, "is no regular file", hint="remove it") from None
+            raise DamageError(path, "is no regular file", hint=hint) from None
         raise
+    about = os.fstat(handle)
+    if not stat.S_ISREG(about.st_mode):
+        os.close(handle)
+        raise DamageError(path, "is no regular file", hint=hint)
+    return handle, about.st_size
 
 
 def read_file(path: Path) -> bytes:
