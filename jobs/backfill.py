@@ -6,13 +6,12 @@ Started again it goes on where it stopped: stored cases are no-ops, and so is wh
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
-from streamclust import StreamclustError, load_settings
+from streamclust import load_settings
 from streamclust.pipeline import STAGES, ingest_case, on_store
-from streamclust.terminal import stoppable
+from streamclust.terminal import one_line
 
 ONCE = ("fit", "outliers", "map", "report")
 
@@ -29,27 +28,23 @@ def everything(job: Any) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the job; returns the exit code: 0 done, 2 bad input or nothing to do."""
+    """Run the job; the exit code is 0 done, 2 bad input or nothing to do."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("store", type=Path, help="the store's folder; made if need be")
     parser.add_argument("folder", type=Path, help="the folder with a folder per case")
     parser.add_argument("--config", type=Path, help="settings as TOML")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="address of a Dask scheduler")
     given = parser.parse_args(arguments)
-    try:
-        with stoppable():
-            settings = load_settings(given.config, {"scheduler": given.scheduler})
-            found = cases(given.folder) if given.folder.is_dir() else []
-            if not found:
-                parser.error(f"{given.folder}: no case in it; expected folders with descriptors/ and images_paths.csv")
-            for case in found:
-                job, name = ingest_case(given.store, case, settings)
-                with job:
-                    print(f"{name}: {job.store.n:,} images in the store", flush=True)
-            print(f"report: {on_store(given.store, settings, None, everything)['report']}")
-    except StreamclustError as error:
-        print(f"backfill: {error}", file=sys.stderr)
-        return error.exit_code
+    with one_line("backfill"):
+        settings = load_settings(given.config, {"scheduler": given.scheduler})
+        found = cases(given.folder) if given.folder.is_dir() else []
+        if not found:
+            parser.error(f"{given.folder}: no case in it; expected folders with descriptors/ and images_paths.csv")
+        for case in found:
+            job, name = ingest_case(given.store, case, settings)
+            with job:
+                print(f"{name}: {job.store.n:,} images in the store", flush=True)
+        print(f"report: {on_store(given.store, settings, None, everything)['report']}")
     return 0
 
 

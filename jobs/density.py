@@ -6,14 +6,13 @@ Started again it draws only the tiles that new or withdrawn days touch; killed, 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from streamclust import StreamclustError, load_settings
+from streamclust import load_settings
 from streamclust.job import Job
 from streamclust.pipeline import on_store
 from streamclust.reporting.tile_map import Asked, tile_map
-from streamclust.terminal import stoppable
+from streamclust.terminal import one_line
 from streamclust.tiling import DEPTH
 
 
@@ -45,18 +44,14 @@ def draw(job: Job, given: argparse.Namespace) -> dict[str, object]:
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run the job; returns the exit code: 0 done, 2 bad input."""
+    """Run the job; the exit code is 0 done, 2 bad input."""
     parser = arguments()
     given = parser.parse_args(words)
     if given.zoom is not None and not 0 <= given.zoom <= DEPTH:
         parser.error(f"--zoom {given.zoom}: expected 0 to {DEPTH}")
-    try:
-        with stoppable():
-            settings = load_settings(given.config, {"scheduler": given.scheduler})
-            found = on_store(given.store, settings, None, lambda job: draw(job, given))
-    except StreamclustError as error:
-        print(f"density: {error}", file=sys.stderr)
-        return error.exit_code
+    with one_line("density"):
+        settings = load_settings(given.config, {"scheduler": given.scheduler})
+        found = on_store(given.store, settings, None, lambda job: draw(job, given))
     print(f"{found['rows']:,} rows, {found['written']:,} tiles written, {found['removed']:,} removed: {found['page']}")
     return 0
 

@@ -6,16 +6,15 @@ Ids and names of clusters stay. Started again it goes on where it stopped; witho
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from streamclust import StreamclustError, load_settings
+from streamclust import load_settings
 from streamclust.pipeline import on_store, refit_stage
-from streamclust.terminal import stoppable
+from streamclust.terminal import one_line
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the job; returns the exit code: 0 done, 2 bad input or nothing to do."""
+    """Run the job; the exit code is 0 done, 2 bad input or nothing to do."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("store", type=Path, help="the store's folder")
     parser.add_argument("--last", type=int, metavar="N", help="fit on the last N batches; by default on all")
@@ -23,18 +22,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, help="settings as TOML")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="address of a Dask scheduler")
     given = parser.parse_args(arguments)
-
-    try:
-        with stoppable():
-            found = on_store(
-                given.store,
-                load_settings(given.config, {"scheduler": given.scheduler}),
-                None,
-                refit_stage(given.last, given.accept),
-            )
-    except StreamclustError as error:
-        print(f"refit: {error}", file=sys.stderr)
-        return error.exit_code
+    with one_line("refit"):
+        settings = load_settings(given.config, {"scheduler": given.scheduler})
+        found = on_store(given.store, settings, None, refit_stage(given.last, given.accept))
     print(f"fitted on {len(found['days'])} batches", *found["changes"], f"comparison: {found['comparison']}", sep="\n")
     if given.accept:
         print(f"report: {found['report']}")

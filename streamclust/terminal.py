@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
-from streamclust.errors import Stopped, SystemFailure
+from streamclust.errors import Stopped, StreamclustError, SystemFailure
 from streamclust.journal import Silent, StageRecord
 
 _SLOW = 2.0
@@ -124,3 +124,14 @@ def stoppable() -> Iterator[None]:
         raise _failure(error) from error
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def one_line(name: str) -> Iterator[None]:
+    """As `stoppable`; errors become one line on stderr, after the name, and the exit code of their kind."""
+    try:
+        with stoppable():
+            yield
+    except StreamclustError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None

@@ -256,7 +256,9 @@ def test_the_job_says_what_it_did(place, capsys):
     write_case(drop / "2026-02-01", {"b": fresh(50)["b"]})
     assert job([str(store), str(drop), "--config", str(settings)]) == 4
     assert "ALARM 2026-02-01/descriptor-missing-a" in capsys.readouterr().out
-    assert job([str(store), str(drop / "none")]) == 2
+    with pytest.raises(SystemExit) as ended:
+        job([str(store), str(drop / "none")])
+    assert ended.value.code == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
