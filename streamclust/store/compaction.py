@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -26,12 +25,11 @@ from streamclust.store.arrays import Where
 from streamclust.store.draft import Draft
 from streamclust.store.entries import Entry, Snapshot, key_of
 from streamclust.store.examine import PACK
-from streamclust.store.guards import refuse_stale
+from streamclust.store.publishing import Step, publish_drafts, refuse_stale
 from streamclust.store.store import Store
 
 MERGED = ("batch", "reduced", "labels")  # the kinds of which every batch has one or more
 SMALL, LARGE = 2**25, 2**29  # bytes of an object that is merged, and of a pack
-_TRIES = 20
 
 Object = tuple[str, Entry]
 
@@ -166,11 +164,8 @@ def _publish(store: Store, packs: dict[str, tuple[Draft, Entry]], moved: dict[st
 
     Only packs count as added: what lies in them now is said in the state, once.
     """
-    for draft, _ in packs.values():
-        draft.sync()
-    log = store.path / "log"
-    for attempt in range(_TRIES):
-        base = manifest.load(log, since=store.snapshot)
+
+    def step(base: Snapshot) -> Step:
         refuse_stale(store.path, store.snapshot, base, packs)
         _refuse_moved(store, base, moved)
         made = {name: replace(entry, added=base.number + 1) for name, (_, entry) in packs.items()}
@@ -178,15 +173,9 @@ def _publish(store: Store, packs: dict[str, tuple[Draft, Entry]], moved: dict[st
         used = {entry.path for entry in state.values() if entry.first}
         gone = tuple(name for name, entry in base.entries.items() if entry.kind == PACK and entry.path not in used)
         state = {name: entry for name, entry in state.items() if name not in gone}
-        try:
-            manifest.publish(log, base, manifest.COMPACT, made, gone, state)
-            break
-        except ConflictError:
-            if attempt == _TRIES - 1:
-                raise
-            time.sleep(0.01 * 2 ** min(attempt, 6))
-    for draft, _ in packs.values():
-        draft.release()
+        return manifest.COMPACT, made, gone, state
+
+    publish_drafts(store.path, store.snapshot, packs, step)
     store.refresh()
 
 

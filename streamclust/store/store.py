@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from streamclust.store.arrays import Where
 from streamclust.store.draft import Draft, sweep
 from streamclust.store.entries import Entry, Snapshot
 from streamclust.store.files import sync, sync_tree
-from streamclust.store.guards import refuse_stale
+from streamclust.store.publishing import Drafts, Step, publish_drafts, refuse_stale
 from streamclust.store.rows import Rows, leaves
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 ROOMS = ("batches", "projections", "reduced", "models", "labels", "grids", "names")
 FORMER = "former batch"  # the kind of one that came after the snapshot which the store was rolled back to
 ENDING = ("forgotten", "withdrawal", "trial")  # what may be drafted while rows are being forgotten
-_TRIES = 20
 
 
 @dataclass(frozen=True)
@@ -168,7 +166,7 @@ class Store:
     def publish(
         self,
         operation: str,
-        drafts: Mapping[str, tuple[Draft, Entry]],
+        drafts: Drafts,
         check: Callable[[Snapshot], None] = lambda _: None,
         remove: tuple[str, ...] = (),
     ) -> None:
@@ -182,24 +180,15 @@ class Store:
         out. InputError : the store was opened at a given snapshot.
         """
         self.refuse_fixed()
-        for draft, _ in drafts.values():
-            draft.sync()
-        for attempt in range(_TRIES):
-            base = manifest.load(self.path / "log", since=self.snapshot)
+
+        def step(base: Snapshot) -> Step:
             check(base)
             refuse_stale(self.path, self.snapshot, base, drafts)
-            taken = sorted(set(drafts) & set(base.entries))
-            if taken:
+            if taken := sorted(set(drafts) & set(base.entries)):
                 raise ConflictError(self.path, f"{taken[0]} was published by another writer", hint="try again")
-            try:
-                manifest.publish(self.path / "log", base, operation, {n: e for n, (_, e) in drafts.items()}, remove)
-                break
-            except ConflictError:
-                if attempt == _TRIES - 1:
-                    raise
-                time.sleep(0.01 * 2 ** min(attempt, 6))
-        for draft, _ in drafts.values():
-            draft.release()
+            return operation, {name: entry for name, (_, entry) in drafts.items()}, remove, None
+
+        publish_drafts(self.path, self.snapshot, drafts, step)
         self.refresh()
 
     def refuse_fixed(self) -> None:
