@@ -9,17 +9,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from streamclust.errors import ConflictError, DamageError, InputError
-from streamclust.planning import chunk_rows
 from streamclust.store import arrays, manifest
 from streamclust.store.addresses import address
 from streamclust.store.arrays import Where
 from streamclust.store.draft import Draft, sweep
 from streamclust.store.entries import Entry, Snapshot
-from streamclust.store.files import sync, sync_tree
+from streamclust.store.founding import make_empty
 from streamclust.store.publishing import Drafts, Step, publish_drafts, refuse_stale
 from streamclust.store.rows import Rows, leaves
 
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
     import dask.array as da
     import dask.dataframe as dd
 
-ROOMS = ("batches", "projections", "reduced", "models", "labels", "grids", "names")
 FORMER = "former batch"  # the kind of one that came after the snapshot which the store was rolled back to
 ENDING = ("forgotten", "withdrawal", "trial")  # what may be drafted while rows are being forgotten
 
@@ -203,28 +200,9 @@ class Store:
 
     def __getitem__(self, descriptor: str) -> da.Array:
         """A descriptor over all batches as a dask array, (n, d); rows of a batch that lacks it are NaN."""
-        import dask.array as da
-        from dask import delayed
+        from streamclust.store.stacked import stacked
 
-        d = self._features(descriptor)
-        dtype = np.result_type(*(self._dtype(batch, descriptor) for batch in self.batches if batch.has(descriptor)))
-        step = chunk_rows(self.n, d * dtype.itemsize)
-        parts = []
-        for batch in self.batches:
-            path = self.array(batch.name, f"descriptors/{descriptor}") if batch.has(descriptor) else None
-            for rows in self.rows(batch, step, {}):
-                block = delayed(_block)(path, rows.start, rows.stop, d, dtype)
-                parts.append(da.from_delayed(block, (len(rows), d), dtype))
-        return da.concatenate(parts)
-
-    def _features(self, descriptor: str) -> int:
-        if descriptor not in self.descriptors:
-            raise InputError(self.path, f"no descriptor {descriptor!r}", f"one of {', '.join(self.descriptors)}")
-        return self.descriptors[descriptor]
-
-    @staticmethod
-    def _dtype(batch: Batch, descriptor: str) -> np.dtype[Any]:
-        return np.dtype(str(batch.entry.attributes["descriptors"][descriptor]["dtype"]))
+        return stacked(self, descriptor)
 
     def labels(self) -> dd.DataFrame:
         """One row per image with everything the newest models say, as a dask dataframe."""
@@ -239,37 +217,10 @@ def unfinished(snapshot: Snapshot) -> list[str]:
     return [name for name in snapshot.of_kind("forgetting") if name not in ended]
 
 
-def _block(path: Where | None, start: int, stop: int, d: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    if path is None:
-        return np.full((stop - start, d), np.nan, dtype)
-    return arrays.read_rows(path, start, stop).astype(dtype, copy=False)
-
-
 def create(path: Path) -> Store:
     """Open a store, making it first where there is none."""
     path = Path(path)
-    try:
-        if not any((path / "log").glob("*.json")):
-            present = {p.name for p in path.iterdir()} if path.exists() else set()
-            if present and ("drafts" not in present or present - {"data", "log", "drafts", "report"}):
-                raise InputError(path, "a folder with other things in it", "a store or a new name")
-            known = next(parent for parent in path.absolute().parents if parent.exists())
-            if any((path / "data").glob("*/*/zarr.json")):
-                raise DamageError(path / "log", "no manifest is left, though data holds objects", hint="restore it")
-            for partial in path.rglob("*.partial"):  # of a killed try
-                partial.unlink(missing_ok=True)
-            for folder in ("drafts", "log"):
-                (path / folder).mkdir(parents=True, exist_ok=True)
-            for room in ("", *ROOMS):
-                arrays.create_group(path / "data" / room)
-            sync_tree(path)
-            for parent in path.absolute().parents:
-                sync(parent)
-                if parent == known:
-                    break
-            manifest.create_log(path / "log")
-    except (NotADirectoryError, FileExistsError, PermissionError) as error:
-        raise InputError(path, f"cannot make a store there ({error.strerror})", "a folder you may write") from None
+    make_empty(path)
     return open_store(path)
 
 

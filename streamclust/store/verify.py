@@ -18,8 +18,8 @@ from streamclust.errors import DamageError
 from streamclust.store import arrays, floor, manifest, metadata
 from streamclust.store.entries import Entry, entry_from, written_key
 from streamclust.store.examine import REPAIR, Damage, Known, Piece, altered, check_objects, read_pieces
+from streamclust.store.founding import ROOMS
 from streamclust.store.orphans import Orphans, find_orphans
-from streamclust.store.store import ROOMS
 
 _OBJECTS, _PIECES, _BYTES = 32, 256, 2**26  # of a task
 _BACKUP = "restore it from a backup"
