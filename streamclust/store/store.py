@@ -79,7 +79,10 @@ class Store:
         """Move to the newest snapshot."""
         if self.fixed:
             return
-        self.snapshot = manifest.load(self.path / "log", since=self.snapshot)
+        self._move(manifest.load(self.path / "log", since=self.snapshot))
+
+    def _move(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
         for cached in ("numbered", "every_batch", "batches"):
             self.__dict__.pop(cached, None)
 

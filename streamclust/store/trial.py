@@ -9,8 +9,8 @@ from typing import Any
 
 from streamclust.errors import ConflictError
 from streamclust.store import manifest
-from streamclust.store.draft import Draft
 from streamclust.store.entries import Entry, Snapshot
+from streamclust.store.publishing import Drafts
 from streamclust.store.store import Batch, Store
 
 PROPOSED = "proposed "  # before the kind of an entry that waits
@@ -29,9 +29,7 @@ class Trial(Store):
     def refresh(self) -> None:
         """Move to the newest snapshot."""
         self._plain.refresh()
-        self.snapshot = _in_force(self._plain.snapshot, self.key)
-        for cached in ("numbered", "every_batch", "batches"):
-            self.__dict__.pop(cached, None)
+        self._move(_in_force(self._plain.snapshot, self.key))
 
     @cached_property
     def batches(self) -> list[Batch]:
@@ -42,7 +40,7 @@ class Trial(Store):
     def publish(
         self,
         operation: str,
-        drafts: Mapping[str, tuple[Draft, Entry]],
+        drafts: Drafts,
         check: Callable[[Snapshot], None] = lambda _: None,
         remove: tuple[str, ...] = (),
     ) -> None:
