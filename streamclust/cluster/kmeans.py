@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from streamclust.cluster.passes import LloydState, largest_first, reseed, settled, update
+from streamclust.cluster.passes import LloydState, Measured, largest_first, reseed, settled, update
 from streamclust.cluster.two_level import Asked, TwoLevel, roughly
 from streamclust.metrics import LabelSums
 
@@ -22,26 +22,15 @@ _EXACT = 2  # last passes, in which rows are compared with all of many centres
 
 
 @dataclass(frozen=True, slots=True)
-class LloydResult:
+class LloydResult(Measured):
     """Final centres, largest cluster first by default, and what the last of ``n_iter`` passes measured at just these.
 
-    ``converged`` is false where ``max_iter`` ended the search.
+    No cluster is empty. ``converged`` is false where ``max_iter`` ended the search.
     """
 
     centers: NDArray[np.float32]
-    sums: LabelSums
     n_iter: int
     converged: bool
-
-    @property
-    def counts(self) -> NDArray[np.int64]:
-        """Rows per cluster : (k,) int64, none 0."""
-        return self.sums.counts
-
-    @property
-    def inertia(self) -> float:
-        """Sum of squared distances to the nearest centre."""
-        return float(self.sums.squares.sum())
 
 
 def lloyd(
@@ -137,4 +126,4 @@ def _result(state: LloydState, passes: int, converged: bool) -> LloydResult:
     s = state.sums
     keep = largest_first(state)[: len(s.counts) - state.empty] if state.empty else np.arange(len(s.counts))
     kept = LabelSums(s.centers[keep], s.counts[keep], s.sums[keep], s.squares[keep])
-    return LloydResult(np.asarray(kept.centers, np.float32), kept, passes, converged)
+    return LloydResult(kept, np.asarray(kept.centers, np.float32), passes, converged)

@@ -24,20 +24,10 @@ SPARE = 64
 
 
 @dataclass(frozen=True, slots=True)
-class LloydState:
-    """What the rows of some blocks say of a set of centres.
-
-    Attributes
-    ----------
-    sums : counts, sums and squares per cluster about its centre.
-    far_dist, far_rows : (f,) float64 and (f, p) float32, the distinct rows farthest from their centres, squared
-        distances > 0, farthest first: one for each cluster without a row, at most ``spare``.
-    """
+class Measured:
+    """What rows add up to: ``sums`` are counts, sums and squares per cluster about its centre."""
 
     sums: LabelSums
-    far_dist: Doubles
-    far_rows: Float
-    spare: int
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -48,6 +38,21 @@ class LloydState:
     def inertia(self) -> float:
         """Sum of squared distances to the nearest centre."""
         return float(self.sums.squares.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class LloydState(Measured):
+    """What the rows of some blocks say of a set of centres.
+
+    Attributes
+    ----------
+    far_dist, far_rows : (f,) float64 and (f, p) float32, the distinct rows farthest from their centres, squared
+        distances > 0, farthest first: one for each cluster without a row, at most ``spare``.
+    """
+
+    far_dist: Doubles
+    far_rows: Float
+    spare: int
 
     @property
     def empty(self) -> int:
@@ -152,8 +157,9 @@ def reseed(state: LloydState, centers: NDArray[np.float32]) -> tuple[NDArray[np.
     return centers, state.empty - len(rows)
 
 
-def largest_first(state: LloydState) -> NDArray[np.intp]:
-    return np.argsort(-state.counts, kind="stable")
+def largest_first(found: Measured) -> NDArray[np.intp]:
+    """The order of clusters by their rows."""
+    return np.argsort(-found.counts, kind="stable")
 
 
 def _farthest(

@@ -114,7 +114,7 @@ class StreamingKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
                 f"Number of distinct clusters ({len(found.centers)}) found smaller than n_clusters ({self.n_clusters})."
             )
             warnings.warn(f"{text} Possibly due to duplicate points in X.", ConvergenceWarning, stacklevel=2)
-        self.cluster_centers_ = found.centers[np.argsort(-found.counts, kind="stable")]
+        self.cluster_centers_ = found.centers[passes.largest_first(found)]
         self.inertia_, self.n_iter_ = found.inertia, found.n_iter
         self.labels_ = self.predict(X)
         self._chain: Any = None
