@@ -125,6 +125,11 @@ def merge(a: LloydState, b: LloydState) -> LloydState:
     return LloydState(sums, *_distinct(rows, dist, min(a.spare, int((sums.counts == 0).sum()))), a.spare)
 
 
+def merge_sets(a: Mapping[Key, LloydState], b: Mapping[Key, LloydState]) -> dict[Key, LloydState]:
+    """Both, set by set."""
+    return {key: merge(a[key], b[key]) for key in a}
+
+
 def update(state: LloydState) -> tuple[NDArray[np.float32], int]:
     """Means of the clusters, largest first; an empty one starts again on a farthest row, each row used once.
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from streamclust.cluster.assign import assign
 from streamclust.cluster.kmeans import Trail, onward
-from streamclust.cluster.passes import LloydState, lloyd_block, merge, settled, update
+from streamclust.cluster.passes import lloyd_block, merge_sets, settled, update
 from streamclust.cluster.seeding import GREEDY, Drawing
 from streamclust.cluster.swaps import swapped
 from streamclust.cluster.two_level import Asked, roughly
@@ -158,7 +158,7 @@ def _iterate(
     with ThreadPoolExecutor(n_jobs) as pool:
         for i in range(n_iter):
             now = {key: roughly(centers[key], now.get(key)) for key in sets if key in active}
-            states = reduce(_merged, pool.map(lambda rows, now=now: lloyd_block(rows, now, spare=8), slices))
+            states = reduce(merge_sets, pool.map(lambda rows, now=now: lloyd_block(rows, now, spare=8), slices))
             for key, state in states.items():
                 inertia[key] = state.inertia
                 if state.empty:
@@ -171,12 +171,6 @@ def _iterate(
             if not active:
                 break
     return centers, inertia
-
-
-def _merged(
-    a: dict[tuple[int, int], LloydState], b: dict[tuple[int, int], LloydState]
-) -> dict[tuple[int, int], LloydState]:
-    return {key: merge(a[key], b[key]) for key in a}
 
 
 def _lowest(cost: Mapping[tuple[int, int], float], k: int) -> list[tuple[int, int]]:

@@ -23,7 +23,6 @@ from streamclust.sampling import batch_key, row_hashes
 from streamclust.stages.compare import clusterings, label_rows, table_key
 from streamclust.stages.labels import NO_VALUE, LabelWriter, labels_name, ready, unlabelled, up_to_date
 from streamclust.stages.names import cluster_ids, next_id
-from streamclust.stages.sweep import merge_lloyd
 from streamclust.store.rows import Rows
 from streamclust.store.store import Batch
 
@@ -105,7 +104,7 @@ def _fit(job: Job, ballot: Ballot, names: Names, addresses: Sequence[Rows]) -> d
     starts = job.executor.map(start, [ks], sample, settings.restarts, seed)[0]
 
     def fold(centers: dict[int, Asked]) -> Mapping[int, passes.LloydState]:
-        return job.executor.fold(add_votes, addresses, merge_lloyd, centers, ballot, names, run=1)
+        return job.executor.fold(add_votes, addresses, passes.merge_sets, centers, ballot, names, run=1)
 
     return kmeans.lloyd(fold, starts, settings.passes)
 
@@ -196,7 +195,7 @@ def add_votes(
     """One block's part of an exact pass over encoded rows."""
     labels = read_labels(rows, names)
     found = passes.lloyd_block(ballot.encode(labels[(labels >= 0).any(axis=1)]), centers)
-    return found if state is None else merge_lloyd(state, found)
+    return found if state is None else passes.merge_sets(state, found)
 
 
 def label_block(rows: Rows, ballot: Ballot, names: Names, centers: Centers) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -23,7 +23,7 @@ from streamclust.job import Job
 from streamclust.metrics import DaviesState, LabelSums
 from streamclust.stages.reduced import load_sample, read_valid
 from streamclust.stages.rules import Fitted, asked_k
-from streamclust.stages.sweep import add_lloyd, merge_lloyd
+from streamclust.stages.sweep import add_lloyd
 from streamclust.store.rows import Rows
 from streamclust.store.store import Store
 
@@ -106,7 +106,7 @@ def _micro_clusters(job: Job, sample: Single, addresses: Sequence[Rows], *, ever
         start = job.executor.map(start_micro, [most], sample, job.settings.seed, job.executor.threads)[0]
 
     def fold(centers: dict[str, Asked]) -> Mapping[str, passes.LloydState]:
-        return job.executor.fold(add_lloyd, addresses, merge_lloyd, centers, run=1)
+        return job.executor.fold(add_lloyd, addresses, passes.merge_sets, centers, run=1)
 
     return kmeans.lloyd(fold, {"": start}, PASSES)[""]
 

@@ -48,7 +48,7 @@ def sweep(job: Job, projection: str, addresses: list[Rows], fine_k: int, former:
     """
 
     def fold(centers: Mapping[Any, Asked]) -> Mapping[Any, passes.LloydState]:
-        return job.executor.fold(add_lloyd, addresses, merge_lloyd, centers, run=1)
+        return job.executor.fold(add_lloyd, addresses, passes.merge_sets, centers, run=1)
 
     starts: dict[Any, NDArray[np.float32]] = dict(_starts(job, projection, addresses, fine_k))
     sizes = {k: len(centers) for k, centers in starts.items()}
@@ -135,12 +135,7 @@ def add_lloyd(
     """One block against every set of centres."""
     Z = read_valid(rows)[0]
     found = passes.lloyd_block(Z, centers)
-    return found if state is None else merge_lloyd(state, found)
-
-
-def merge_lloyd(a: Mapping[Any, passes.LloydState], b: Mapping[Any, passes.LloydState]) -> dict[Any, passes.LloydState]:
-    """Both, set by set."""
-    return {key: passes.merge(a[key], b[key]) for key in a}
+    return found if state is None else passes.merge_sets(state, found)
 
 
 def add_spread(state: Mapping[Any, Spread] | None, rows: Rows, centers: Centers, means: Centers) -> dict[Any, Spread]:

@@ -199,7 +199,7 @@ def lloyd(rows: Rows, starts: Sequence[Centers], max_iter: int = 100, tol: float
     """Lloyd's algorithm over rows that are read as float32: the best of the starts' ends, its clusters in any order."""
 
     def fold(sets: Mapping[int, Asked]) -> Mapping[int, passes.LloydState]:
-        return rows.fold(passes.lloyd_block, _merge, sets)
+        return rows.fold(passes.lloyd_block, passes.merge_sets, sets)
 
     with one_blas_thread():
         ends = kmeans.lloyd(fold, dict(enumerate(starts)), max_iter, tol, descending=False)
@@ -221,10 +221,6 @@ def _restarted(
     with one_blas_thread(), ThreadPoolExecutor(n_jobs) as pool:
         ends = sorted(pool.map(chain, [*range(1, 1 + max(keep, _CHAINS)), 0]), key=itemgetter(0))
     return [centers for _, centers in ends[:keep]]
-
-
-def _merge(a: Mapping[int, passes.LloydState], b: Mapping[int, passes.LloydState]) -> dict[int, passes.LloydState]:
-    return {key: passes.merge(a[key], b[key]) for key in a}
 
 
 def _labels(X: Centers, centers: Centers) -> NDArray[np.int32]:
