@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from streamclust.render.report_data import Figure, Outlier, Thumb
+from streamclust.render.parts import Figure, Outlier, Thumb
 
 
 @dataclass(frozen=True, kw_only=True)

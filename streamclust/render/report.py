@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from streamclust.errors import InputError
 from streamclust.render import report_format as text
 from streamclust.render.contact_sheets import thumbnail
+from streamclust.render.parts import Figure, Thumb
 from streamclust.render.plots import DPI as CHART_DPI
-from streamclust.render.report_data import DescriptorReport, Figure, ReportData, Thumb
+from streamclust.render.report_data import DescriptorReport, ReportData
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

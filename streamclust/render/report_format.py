@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from streamclust.render.report_data import Cell, Table
+    from streamclust.render.parts import Cell, Table
 
 DASH = "–"
 

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from streamclust.render import density, plots
 from streamclust.render.contact_sheets import thumbnail
 from streamclust.render.k_curves import Curve, k_curves
+from streamclust.render.parts import Figure, Outlier, Section, Table, Thumb
 from streamclust.render.report_data import (
     Agreement,
     Algorithm,
@@ -19,7 +20,6 @@ from streamclust.render.report_data import (
     Cluster,
     DescriptorInput,
     DescriptorReport,
-    Figure,
     Fine,
     FineCluster,
     Group,
@@ -27,14 +27,10 @@ from streamclust.render.report_data import (
     Incoming,
     InvalidRow,
     Noise,
-    Outlier,
     Outliers,
     Precision,
     ReportData,
-    Section,
     StageCost,
-    Table,
-    Thumb,
 )
 from tests.conftest import SHARED_DATA
 

@@ -29,7 +29,7 @@ from streamclust.render.day_data import (
     Shares,
 )
 from streamclust.render.day_map import day_map, shape_of
-from streamclust.render.report_data import Figure, Outlier, Thumb
+from streamclust.render.parts import Figure, Outlier, Thumb
 from tests.render.sample import HOSTILE, photos
 from tests.render.test_report import Page
 

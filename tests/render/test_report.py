@@ -15,7 +15,8 @@ from PIL import Image
 
 from streamclust.errors import InputError
 from streamclust.render import report, report_format
-from streamclust.render.report_data import Figure, Fine, FineCluster, Incoming, ReportData, Table, Thumb
+from streamclust.render.parts import Figure, Table, Thumb
+from streamclust.render.report_data import Fine, FineCluster, Incoming, ReportData
 from tests.render.sample import HOSTILE, make_report, png
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
