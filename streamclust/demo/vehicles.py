@@ -111,11 +111,7 @@ def draw_side(pen: Pen, shape: Side, colour: Colour) -> None:
     first, last = min(ends), max(ends)
     for part in shape.dark:
         pen.fill(part, DARK)
-    pen.paint(shape.paint, colour)
-    for window in shape.windows:
-        pen.glass(window)
-    for seam in shape.seams:
-        pen.line(seam, mixed(colour, (0, 0, 0), 0.42), 1)
+    draw_body(pen, shape, colour)
     for part in shape.trim:
         pen.fill(part, DARK)
     pen.fill(box(first + 0.08, shape.lamps - 0.1, first + 0.36, shape.lamps + 0.1), HEADLAMP, lamp=True)
@@ -130,11 +126,7 @@ def draw_side(pen: Pen, shape: Side, colour: Colour) -> None:
 def draw_end(pen: Pen, shape: End, colour: Colour, *, lamp: Colour) -> None:
     for sign in (-1, 1):
         pen.fill(box(sign * shape.track - 0.16, 0, sign * shape.track + 0.16, 0.6), RUBBER)
-    pen.paint(shape.paint, colour)
-    for window in shape.windows:
-        pen.glass(window)
-    for seam in shape.seams:
-        pen.line(seam, mixed(colour, (0, 0, 0), 0.42), 1)
+    draw_body(pen, shape, colour)
     for part in shape.dark:
         pen.fill(part, DARK)
     for part in shape.lamps:
@@ -146,6 +138,14 @@ def draw_end(pen: Pen, shape: End, colour: Colour, *, lamp: Colour) -> None:
         edge = max(abs(x) for polygon in shape.paint for x, _ in polygon)
         for sign in (-1, 1):
             pen.fill(disc(sign * (edge + 0.08), shape.mirrors, 0.12, 8), mixed(colour, (0, 0, 0), 0.35))
+
+
+def draw_body(pen: Pen, shape: Side | End, colour: Colour) -> None:
+    pen.paint(shape.paint, colour)
+    for window in shape.windows:
+        pen.glass(window)
+    for seam in shape.seams:
+        pen.line(seam, mixed(colour, (0, 0, 0), 0.42), 1)
 
 
 def repainted(name: str, rng: np.random.Generator) -> Colour:
