@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from streamclust.errors import InputError
 
 Scaler = Literal["standard", "min-max", "max-abs", "robust", "none"]
+MIX, AT = "mix", "@"  # names of what is made of descriptors: their mix, and one under a further scaler, osnet@robust
 Further = Literal["mixture", "agglomerative"]
 AsMany = Literal["kmeans", "own"]
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
@@ -37,9 +38,17 @@ class IngestSettings(_Section):
 class ReduceSettings(_Section):
     """How a descriptor is scaled and reduced."""
 
-    scaler: Scaler = "standard"
+    scaler: Scaler | Literal["auto"] = "standard"
+    also: tuple[Scaler, ...] = ()  # each makes every descriptor one more, under that scaler
     variance: Annotated[float, Field(gt=0, le=1)] = 0.90
     components: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _of_several(self) -> Self:
+        if len({self.scaler, *self.also}) <= len(self.also):
+            msg = f"also = {list(self.also)} names a scaler twice, or the one that is scaler"
+            raise ValueError(msg)
+        return self
 
 
 class MixSettings(_Section):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from streamclust import steps
-from streamclust.config import Settings
+from streamclust.config import AT, MIX, Settings
 from streamclust.errors import BudgetError
 from streamclust.planning import Plan, Shape, Step
 
@@ -14,9 +14,11 @@ COMMANDS = ("run", "ingest", "fit", "outliers", "map", "report", "daily")
 
 
 def plan(shapes: Mapping[str, Shape], settings: Settings, workers: int, command: str = "run") -> Plan:
-    """The steps of a command over these descriptors and, where the settings have one, their mix."""
+    """The steps of a command over these descriptors, the same under further scalers, and their mix if there is one."""
     own = {name: _as_told(shape, settings, command) for name, shape in shapes.items()}
-    found = (_of_day if command == "daily" else _of_run)(own, _mix(own, settings, command), settings, workers)
+    further = {f"{name}{AT}{scaler}": shape for name, shape in own.items() for scaler in settings.reduce.also}
+    further |= _mix(own, settings, command)
+    found = (_of_day if command == "daily" else _of_run)(own, further, settings, workers)
     return Plan(tuple(step for step in found if command in {"run", "daily", step.command}), workers)
 
 
@@ -32,16 +34,16 @@ def _mix(shapes: Mapping[str, Shape], settings: Settings, command: str) -> dict[
     if not parts or len(parts) < len(settings.mix.of):
         return {}
     joined = Shape(max(part.n for part in parts), sum(part.components for part in parts))
-    return {"mix": _as_told(joined, settings, command)}
+    return {MIX: _as_told(joined, settings, command)}
 
 
-def _of_run(shapes: Mapping[str, Shape], mix: Mapping[str, Shape], settings: Settings, workers: int) -> list[Step]:
+def _of_run(shapes: Mapping[str, Shape], further: Mapping[str, Shape], settings: Settings, workers: int) -> list[Step]:
     found = [steps.ingest(name, shape, workers) for name, shape in shapes.items()]
-    for name, shape in {**shapes, **mix}.items():
+    for name, shape in {**shapes, **further}.items():
         found += [
-            *([steps.moments(name, shape, workers)] if name in mix else []),
+            *([steps.moments(name, shape, workers)] if name == MIX and name in further else []),
             steps.fit(name, shape, settings),
-            steps.reduce(name, shape, workers),
+            *_reduce(name, shape, further, settings, workers),
             steps.cluster(name, shape, settings, workers),
             *(steps.FURTHER[also](name, shape, settings, workers) for also in settings.algorithms.also),
             steps.outliers(name, shape, settings, workers),
@@ -51,12 +53,18 @@ def _of_run(shapes: Mapping[str, Shape], mix: Mapping[str, Shape], settings: Set
     return [*found, steps.draw(list(shapes.values()), settings, workers)]
 
 
-def _of_day(shapes: Mapping[str, Shape], mix: Mapping[str, Shape], settings: Settings, workers: int) -> list[Step]:
+def _reduce(name: str, shape: Shape, further: Mapping[str, Shape], settings: Settings, workers: int) -> Iterator[Step]:
+    """Once for all scalers of a descriptor, which share the read."""
+    if AT not in name:
+        yield steps.reduce(name, shape, workers, 1 if name in further else 1 + len(settings.reduce.also))
+
+
+def _of_day(shapes: Mapping[str, Shape], further: Mapping[str, Shape], settings: Settings, workers: int) -> list[Step]:
     """By models that were fitted before."""
     found = [steps.ingest(name, shape, workers) for name, shape in shapes.items()]
-    for name, shape in {**shapes, **mix}.items():
+    for name, shape in {**shapes, **further}.items():
         found += [
-            steps.reduce(name, shape, workers),
+            *_reduce(name, shape, further, settings, workers),
             steps.label(name, shape, settings, workers),
             steps.outliers(name, shape, settings, workers, known=True),
             steps.place(name, shape, settings, workers),

@@ -20,7 +20,7 @@ from streamclust.readers.case import Case, open_case
 from streamclust.reporting import collect
 from streamclust.reporting.refit import collect_refit, write_refit
 from streamclust.stages import algorithms, clusters, compare, consensus, fused, grids, maps, reduced, refit, strangeness
-from streamclust.stages.sources import MIX, described
+from streamclust.stages.sources import described, primary
 from streamclust.store.store import Store, create, open_store
 
 
@@ -134,7 +134,8 @@ def fit(job: Job) -> dict[str, str]:
     Where something was fitted before, this is a refit on all batches, so that ids and names stay.
     """
     known = collect.clusterings(job)
-    new = {d: clusters.cluster(job, reduced.reduce(job, d)) for d in reduced.asked(job) if d not in known}
+    projections = reduced.reduce(job, [d for d in reduced.asked(job) if d not in known])
+    new = {d: clusters.cluster(job, projection) for d, projection in projections.items()}
     models = known | new
     if known and refit.propose(job).changes:
         models |= refit.accept(job)
@@ -146,16 +147,17 @@ def _beside(job: Job, models: Mapping[str, str]) -> None:
     """What follows from the k-means models: the further algorithms, how far all agree, and on what."""
     for model in models.values():
         algorithms.cluster_again(job, model)
-    comparison = compare.compare(job, models)
-    if comparison and job.settings.algorithms.consensus:
-        consensus.agree(job, models, comparison)
+    comparison, voters = compare.compare(job, models), primary(models)
+    if comparison and job.settings.algorithms.consensus and len(compare.clusterings(job, voters)) > 1:
+        consensus.agree(job, voters, comparison)
 
 
 @one_blas_thread()
 def predict(job: Job) -> dict[str, str]:
     """Label, score and place the batches that the newest models have not seen, with those models as they are."""
-    newest, seen = job.store.snapshot.newest, dict[str, list[str]]()
-    for descriptor, model in _fitted(job).items():
+    newest, models, seen = job.store.snapshot.newest, _fitted(job), dict[str, list[str]]()
+    reduced.extend(job, [job.store.snapshot.entries[model].attributes["parents"][0] for model in models.values()])
+    for descriptor, model in models.items():
         seen[f"{descriptor} labels"] = clusters.predict(job, model)
         for algorithm, other in algorithms.beside(job.store, model).items():
             seen[f"{descriptor} {algorithm}"] = algorithms.predict(job, other)
@@ -163,7 +165,7 @@ def predict(job: Job) -> dict[str, str]:
             seen[f"{descriptor} outliers"] = strangeness.predict(job, measured)
         if placed := newest("model", f"{descriptor}/map"):
             seen[f"{descriptor} map"] = maps.predict(job, placed)
-    if agreed := consensus.in_force(job, _fitted(job)):
+    if agreed := consensus.in_force(job, primary(models)):
         seen["consensus"] = consensus.predict(job, agreed)
     if judged := newest("model", "outliers"):
         seen["outliers"] = fused.predict(job, judged)
@@ -176,10 +178,10 @@ def score(job: Job) -> dict[str, Any]:
 
     The mix has a score of its own, but none in the fused one: it would count its parts twice.
     """
-    models = _fitted(job)
+    models = primary(_fitted(job))
     parents = {d: job.store.snapshot.entries[m].attributes["parents"][0] for d, m in models.items()}
     measured = {d: strangeness.measure(job, parents[d], model) for d, model in models.items()}
-    fusion = fused.fuse(job, {d: model for d, model in measured.items() if d != MIX})
+    fusion = fused.fuse(job, {d: model for d, model in measured.items() if d in job.store.descriptors})
     about = job.store.snapshot.entries[fusion].attributes
     return {key: about[key] for key in ("scored", "flagged", "invalid", "budget", "threshold", "weights")}
 
@@ -187,14 +189,14 @@ def score(job: Job) -> dict[str, Any]:
 @one_blas_thread()
 def place(job: Job) -> dict[str, str]:
     """The map of each descriptor; returns the models' names."""
-    parents = {d: job.store.snapshot.entries[m].attributes["parents"][0] for d, m in _fitted(job).items()}
+    parents = {d: job.store.snapshot.entries[m].attributes["parents"][0] for d, m in primary(_fitted(job)).items()}
     return dict(zip(parents, maps.maps(job, list(parents.values())), strict=True))
 
 
 def draw(job: Job) -> dict[str, bytes]:
     """Count grids and map pictures of every descriptor that has a map: PNG bytes by file name."""
     outliers = job.store.snapshot.newest("model", "outliers")
-    for descriptor, model in _fitted(job).items():
+    for descriptor, model in primary(_fitted(job)).items():
         found = job.store.snapshot.newest("model", f"{descriptor}/map")
         if found and outliers:
             grids.grids(job, found, model, outliers)

@@ -13,6 +13,10 @@ from streamclust.moments import Moments
 SCALERS = ("standard", "min-max", "max-abs", "robust", "none")
 
 
+AUTO = "auto"
+_ALIKE = 10.0  # times as far as the narrowest column the widest may spread where no scaler is needed
+
+
 @dataclass(frozen=True)
 class Affine:
     """``(x - center) / scale`` with ``center`` and ``scale`` (d,) float64, scale > 0."""
@@ -43,6 +47,18 @@ def fit_scaler(kind: str, moments: Moments, sample: NDArray[Any]) -> Affine:
         msg = f"scaler {kind!r} is not one of {', '.join(SCALERS)}"
         raise ValueError(msg)
     return Affine(center, np.where((scale > 0) & np.isfinite(scale), scale, 1.0))
+
+
+def resolve(kind: str, moments: Moments) -> str:
+    """Which scaler ``auto`` stands for: none where columns spread alike, else standard; any other kind is itself.
+
+    Columns of one unit, such as coordinates, say more as they are. Where the standard deviation of one is more than ten
+    times that of the narrowest that is not constant, it would be all that distances see.
+    """
+    if kind != AUTO:
+        return kind
+    spread = moments.variance[moments.variance > 0]
+    return "standard" if len(spread) and spread.max() > _ALIKE**2 * spread.min() else "none"
 
 
 def _quartiles(sample: NDArray[Any]) -> NDArray[np.float64]:

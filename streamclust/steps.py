@@ -99,12 +99,12 @@ def fit(name: str, shape: Shape, settings: Settings) -> Step:
     return Step("fit", f"{name}: fit PCA", passes, read, written, peak, products)
 
 
-def reduce(name: str, shape: Shape, workers: int) -> Step:
-    """The product with the components."""
-    p = shape.components
-    each = 3 * _block(shape) + 2 * _reduced_block(shape)
+def reduce(name: str, shape: Shape, workers: int, scalers: int = 1) -> Step:
+    """The product with the components of each scaler's projection."""
+    p = scalers * shape.components
+    each = 3 * _block(shape) + 2 * scalers * _reduced_block(shape)
     peak = PROCESS_BYTES["fit"] + _busy(shape, workers) * each + workers * shape.d * p * 8
-    written, products = shape.n * (p + 2) * 4, shape.n * shape.d * p
+    written, products = shape.n * (p + 2 * scalers) * 4, shape.n * shape.d * p
     return Step("fit", f"{name}: reduce", 1, shape.nbytes, written, peak, products, 0, workers)
 
 

@@ -128,7 +128,7 @@ def run_all(store: Path, case: Case, executor: Executor) -> Job:
     job = job_on(store, executor)
     ingest(job, case)
     for descriptor in case.descriptors:
-        reduce(job, descriptor)
+        reduce(job, [descriptor])
     return job
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn import preprocessing as skp
 from sklearn.decomposition import PCA
@@ -14,7 +14,7 @@ from sklearn.decomposition import PCA
 from streamclust import decomposition as pca
 from streamclust import moments as mo
 from streamclust.errors import InputError
-from streamclust.preprocessing import SCALERS, Affine, fit_scaler
+from streamclust.preprocessing import SCALERS, Affine, fit_scaler, resolve
 
 ORACLES = {
     "standard": skp.StandardScaler(),
@@ -148,3 +148,20 @@ def test_a_covariance_that_is_not_finite_is_refused_in_a_line():
         with np.errstate(over="ignore"), pytest.raises(InputError, match="covariance is not finite") as caught:
             pca.fit_pca(broken, Affine(np.zeros(3), np.full(3, scale)), 0.9)
         assert "\n" not in str(caught.value)
+
+
+@given(seed=st.integers(0, 2**31), d=st.integers(2, 6), apart=st.floats(1.0, 1e3))
+@settings(max_examples=30)
+def test_auto_scales_where_columns_spread_over_ten_times_apart(seed, d, apart):
+    assume(abs(apart - 10) > 1e-3)
+    X = np.random.default_rng(seed).uniform(-1, 1, (400, d))
+    X[:, 0] *= apart * X[:, 1].std() / X[:, 0].std()
+    X[:, 2:] *= X[:, 1].std() / X[:, 2:].std(axis=0)
+    found = resolve("auto", mo.from_block(np.column_stack([X, np.full(400, 7.0)]), scatter=False))
+    assert found == ("standard" if apart > 10 else "none")
+
+
+def test_auto_leaves_what_has_no_spread_and_other_scalers_are_themselves():
+    still = mo.from_block(np.ones((5, 3)), scatter=False)
+    assert resolve("auto", still) == "none"
+    assert [resolve(kind, still) for kind in SCALERS] == list(SCALERS)

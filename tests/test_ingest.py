@@ -128,7 +128,7 @@ def test_threads_store_the_same_bytes_as_one_after_another(seed, rows, workers):
         for executor in (Serial(), Dask(workers)):
             job, _ = ingested(Path(folder) / f"s{len(found)}", case, rows * 96, executor)
             for descriptor in X:
-                reduce(job, descriptor)
+                reduce(job, [descriptor])
             found.append(contents(job.store))
         assert found[0] == found[1]
 
@@ -144,7 +144,7 @@ def test_a_cluster_and_larger_blocks_store_the_same_bytes(tmp_path, cluster):
         with limit():
             job, _ = ingested(tmp_path / f"s{len(found)}", case, 2**11 * 192 * 4, executor)
         with one_blas_thread():
-            reduce(job, "osnet")
+            reduce(job, ["osnet"])
         found.append(contents(job.store))
     assert found[0] == found[1]
     assert found[0] == found[2]
@@ -166,7 +166,7 @@ def test_tasks_that_run_twice_do_no_harm(tmp_path, case):
     found = []
     for executor in (Serial(), Twice()):
         job, _ = ingested(tmp_path / f"s{len(found)}", case, 300, executor)
-        reduce(job, "osnet")
+        reduce(job, ["osnet"])
         found.append(contents(job.store))
         assert not job.journal.notes
     assert found[0] == found[1]

@@ -137,18 +137,17 @@ def agreement_heatmap(names: Sequence[str], matrix: ArrayLike, title: str = "") 
     if values.shape != (d, d):
         raise InputError("agreement_heatmap", f"a matrix of shape {values.shape}", f"({d}, {d}), one row per name")
     longest = max(map(len, names), default=0)
-    side = 0.7 * max(d, 2)
+    side = min(0.7 * max(d, 2), 12.0)
     with drawing(side + 1.3 + 0.1 * longest, side + 0.5 + 0.05 * longest) as figure:
         axes = figure.add_subplot()
         shown = axes.imshow(values, cmap="cividis", vmin=0, vmax=1)
         axes.grid(visible=False)
         axes.set_xticks(range(d), names, rotation=30 if longest > 8 else 0, ha="right" if longest > 8 else "center")
         axes.set_yticks(range(d), names)
+        size = 15 * side / max(d, 2)
         for i, j in np.ndindex(d, d):
-            ink = "white" if values[i, j] < 0.55 else "black"
-            axes.text(
-                j, i, "–" if np.isnan(values[i, j]) else f"{values[i, j]:.2f}", ha="center", va="center", color=ink
-            )
+            said, ink = f"{values[i, j]:.2f}", "white" if values[i, j] < 0.55 else "black"
+            axes.text(j, i, said.replace("nan", "–"), ha="center", va="center", color=ink, fontsize=size)
         axes.spines[:].set_visible(False)
         axes.set_title(title)
         bar = figure.colorbar(shown, ax=axes, fraction=0.046, pad=0.04)

@@ -162,7 +162,7 @@ def _linked_files(data: ReportData) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     for figure in _walk(data, Figure):
         if figure.file_name:
-            if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.png", figure.file_name) or figure.file_name in files:
+            if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*\.png", figure.file_name) or figure.file_name in files:
                 raise InputError("figure file name", repr(figure.file_name), "a plain .png name, each once")
             files[figure.file_name] = figure.image
     template = environment().get_template("map3d.html")

@@ -23,9 +23,10 @@ from streamclust.reporting.consensus import describe_consensus
 from streamclust.reporting.descriptors import describe
 from streamclust.reporting.images import draw_maps, draw_sheets
 from streamclust.reporting.incoming import incoming
+from streamclust.reporting.scalers import describe_scalers
 from streamclust.stages.compare import table_key
 from streamclust.stages.consensus import in_force
-from streamclust.stages.sources import described
+from streamclust.stages.sources import described, primary
 
 
 def clusterings(job: Job) -> dict[str, str]:
@@ -56,7 +57,8 @@ def report_folder(job: Job) -> Path:
 def write(job: Job, maps: Mapping[str, bytes]) -> Path:
     """Collect and write the report and the contact sheets; returns the page."""
     album = Album(job.store, job.settings.render.thumbnail, job.settings.workers or os.cpu_count() or 1)
-    models, sheets = clusterings(job), report_folder(job) / "sheets"
+    every, sheets = clusterings(job), report_folder(job) / "sheets"
+    models = primary(every)
     shutil.rmtree(sheets, ignore_errors=True)  # those of clusters that are no more
     for model in models.values():
         draw_sheets(job, model, album, sheets)
@@ -75,7 +77,7 @@ def write(job: Job, maps: Mapping[str, bytes]) -> Path:
         warnings=tuple(job.journal.warnings),
         agreement=agreement,
         outliers=found,
-        sections=tuple(_consensus(job, album)),
+        sections=(*describe_scalers(job, every), *_consensus(job, album)),
         stages=tuple(
             rd.StageCost(
                 stage=s.name,
@@ -120,7 +122,7 @@ def _findings(job: Job, chapters: tuple[rd.DescriptorReport, ...], outliers: rd.
 
 def _consensus(job: Job, album: Album) -> Iterator[rd.Section]:
     """What the clusterings agree upon, a row per cluster; nothing where nobody asked for it."""
-    model = in_force(job, clusterings(job))
+    model = in_force(job, primary(clusterings(job)))
     if model is not None:
         yield describe_consensus(job, model, album)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from streamclust import __version__
+from streamclust.config import AT
 from streamclust.detector import FEW_DAYS, LEAST_ROWS
 from streamclust.drift import Alarm, place
 from streamclust.job import Job
@@ -23,7 +24,7 @@ from streamclust.reporting.day_clusters import clusters_of, describe_day
 from streamclust.reporting.watched import alarms_of, early, entry_of, figures_of
 from streamclust.stages.labels import labels_name
 from streamclust.stages.observe import camera_column
-from streamclust.stages.sources import MIX, described
+from streamclust.stages.sources import described
 from streamclust.store import table
 from streamclust.store.store import Batch
 from streamclust.streams import Stream
@@ -57,8 +58,8 @@ def collect_day(job: Job, batch: Batch, album: Album) -> dd.Day:
     every = alarms_of(store)
     alarms = every.get(batch.name, ())
     strange = strangest(job, batch, STRANGEST if alarms else STRANGEST_QUIET)
-    alarmed = {d: {a.cluster for a in alarms if a.descriptor == d and a.cluster >= 0} for d in described(store)}
-    found = [f for d in described(store) if (f := clusters_of(job, batch, d, alarmed[d]))]
+    alarmed = {d: {a.cluster for a in alarms if a.descriptor == d and a.cluster >= 0} for d in _fitted(job)}
+    found = [f for d, known in alarmed.items() if (f := clusters_of(job, batch, d, known))]
     rows = {row for row, _, _ in strange} | {row for f in found for row in f.pictured}
     rows |= {row for a in alarms for row in (*a.rows, *([int(a.proposal["medoid"])] if a.proposal else []))}
     album.fetch((batch.name, row) for row in rows)
@@ -171,7 +172,7 @@ def _cameras(job: Job, batch: Batch, alarmed: set[str]) -> dd.Cameras | None:
 def _missing(job: Job, batch: Batch) -> Iterator[str]:
     about = batch.entry.attributes
     for descriptor in _fitted(job):
-        if descriptor != MIX and not batch.has(descriptor):
+        if descriptor in job.store.descriptors and not batch.has(descriptor):
             yield f"The descriptor {descriptor} did not come with this day."
     for descriptor, found in about["descriptors"].items():
         if bad := batch.n - found["valid"]:
@@ -210,7 +211,7 @@ def _notes(job: Job, batch: Batch) -> Iterator[str]:
 
 def _fitted(job: Job) -> Sequence[str]:
     newest = job.store.snapshot.newest
-    return [d for d in described(job.store) if newest("model", f"{d}/kmeans")]
+    return [d for d in described(job.store) if AT not in d and newest("model", f"{d}/kmeans")]
 
 
 def _previous(job: Job, batch: Batch) -> tuple[str, str] | None:

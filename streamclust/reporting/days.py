@@ -14,7 +14,7 @@ from streamclust.render import day_data as dd
 from streamclust.reporting.day import INDEX, acknowledgement, command, page_of
 from streamclust.reporting.watched import alarms_of, figures_of
 from streamclust.stages.names import cluster_ids, names
-from streamclust.stages.sources import MIX, described
+from streamclust.stages.sources import described, primary
 from streamclust.store.store import Batch
 from streamclust.streams import Figure, Stream
 
@@ -38,10 +38,11 @@ def collect_days(job: Job) -> dd.Days:
     figures = [figures_of(store, entries[batch.name]) for batch in batches]
     outliers = store.snapshot.newest("model", "outliers")
     fitted = _fitted(job)
+    wanted = [d for d in fitted if d in store.descriptors]
     return dd.Days(
         store=store.path.name,
         created=dt.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
-        days=tuple(_row(job, b, f, every[b.name], fitted) for b, f in zip(batches, figures, strict=True)),
+        days=tuple(_row(job, b, f, every[b.name], wanted) for b, f in zip(batches, figures, strict=True)),
         budget=float(store.snapshot.entries[outliers].attributes["budget"]) if outliers else None,
         shares=tuple(_shares(job, d, model, figures) for d, model in fitted.items()) if batches else (),
         command=command(job, "ID"),
@@ -52,10 +53,10 @@ def collect_days(job: Job) -> dd.Days:
 def _fitted(job: Job) -> dict[str, str]:
     newest = job.store.snapshot.newest
     found = {d: newest("model", f"{d}/kmeans") for d in described(job.store)}
-    return {descriptor: model for descriptor, model in found.items() if model}
+    return primary({descriptor: model for descriptor, model in found.items() if model})
 
 
-def _row(job: Job, batch: Batch, figures: Figures, alarms: Sequence[Alarm], fitted: Mapping[str, str]) -> dd.DayRow:
+def _row(job: Job, batch: Batch, figures: Figures, alarms: Sequence[Alarm], wanted: Sequence[str]) -> dd.DayRow:
     judged = figures.get(Stream("outlier"), Figure(0.0, 0))
     path = page_of(job, batch.id)
     return dd.DayRow(
@@ -67,13 +68,13 @@ def _row(job: Job, batch: Batch, figures: Figures, alarms: Sequence[Alarm], fitt
         alarms=tuple(
             dd.DayAlarm(id=a.id, kind=a.kind, sentence=a.sentence, acknowledged=acknowledgement(a)) for a in alarms
         ),
-        missing=tuple(_missing(batch, fitted)),
+        missing=tuple(_missing(batch, wanted)),
     )
 
 
-def _missing(batch: Batch, fitted: Mapping[str, str]) -> Iterator[str]:
+def _missing(batch: Batch, wanted: Sequence[str]) -> Iterator[str]:
     about = batch.entry.attributes
-    yield from (descriptor for descriptor in fitted if descriptor != MIX and not batch.has(descriptor))
+    yield from (descriptor for descriptor in wanted if not batch.has(descriptor))
     if about["pictures"] is None:
         yield "pictures"
     if bad := max(batch.n - found["valid"] for found in about["descriptors"].values()):

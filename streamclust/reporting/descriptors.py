@@ -58,7 +58,7 @@ def describe(job: Job, descriptor: str, clustering: str, album: Album, maps: Map
 def _kmeans(job: Job, clustering: str, scores: np.ndarray[Any, Any]) -> Algorithm:
     """Its line beside other algorithms."""
     about = job.store.snapshot.entries[clustering].attributes
-    mean, low, high = _stability(job, clustering, [about["k"]])[0].tolist()
+    mean, low, high = stabilities(job, clustering, [about["k"]])[0].tolist()
     return Algorithm(
         name="k-means",
         k=about["clusters"],
@@ -91,7 +91,7 @@ def _k_figure(job: Job, clustering: str, curves: np.ndarray[Any, Any]) -> Figure
     if len(curves) > 3:  # models of before have none
         panels.append(Curve("Simplified silhouette", "higher is better", curves[3], plots.BROWN, "high"))
     caption = "The indices over every valid row, for every k that was tried."
-    stability = _stability(job, clustering, ks)
+    stability = stabilities(job, clustering, ks)
     if np.isfinite(stability).any():
         mean, band = stability[:, 0], stability[:, 1:]
         panels.append(Curve("Stability", "agreement of halves (ARI)", mean, plots.PURPLE, "high", band))
@@ -101,8 +101,8 @@ def _k_figure(job: Job, clustering: str, curves: np.ndarray[Any, Any]) -> Figure
     return Figure(title=f"{entry.attributes['descriptor']}: choice of k", image=image, caption=caption)
 
 
-def _stability(job: Job, clustering: str, ks: Sequence[int]) -> np.ndarray[Any, Any]:
-    """(ks, 3) mean, low and high; NaN where nothing was said."""
+def stabilities(job: Job, clustering: str, ks: Sequence[int]) -> np.ndarray[Any, Any]:
+    """How stable k-means is at some k, (ks, 3): mean, low and high; NaN where nothing was said."""
     known = job.store.snapshot.entries[clustering].arrays
     names = [f"sweep/{k:05d}/stability" for k in ks]
     return np.stack([job.store.read(clustering, name) if name in known else np.full(3, np.nan) for name in names])

@@ -115,7 +115,7 @@ def _words(score: Score) -> str:
 def predict(job: Job, model: str) -> list[str]:
     """Label the batches that a model has not labelled, by its centres as they are; returns their names."""
     store, about = job.store, job.store.snapshot.entries[model].attributes
-    extend(job, about["parents"][0])
+    extend(job, about["parents"][:1])
     addresses = reduced_rows(store, about["parents"][0], unlabelled(store, model))
     if not addresses:
         return []

@@ -88,7 +88,7 @@ def _rows(job: Job, every: Mapping[str, str], batches: Sequence[Batch]) -> list[
 
 def _ballot(job: Job, every: Mapping[str, str], comparison: str) -> Ballot:
     entries = job.store.snapshot.entries
-    pairs = [(a, b) for a, b in entries[comparison].attributes["label"]]
+    pairs = [(a, b) for a, b in entries[comparison].attributes["label"] if a in every and b in every]
     tables = {pair: job.store.read(comparison, table_key("label", pair)) for pair in pairs}
     sizes = tuple(int(entries[model].attributes["clusters"]) for model in every.values())
     return Ballot(sizes, weigh(list(every), tables))

@@ -13,7 +13,7 @@ from streamclust import moments as mo
 from streamclust.errors import InputError
 from streamclust.job import Job
 from streamclust.planning import WIDE
-from streamclust.preprocessing import fit_scaler
+from streamclust.preprocessing import fit_scaler, resolve
 from streamclust.sampling import smallest
 from streamclust.stages.sources import Sampled, Source, Weights, finite, read
 from streamclust.store.draft import Draft
@@ -23,7 +23,7 @@ from streamclust.store.store import Batch, Store
 _SCALER_BYTES = 64 * 2**20
 
 
-def fit(job: Job, source: Source, batches: Sequence[Batch], wanted: str) -> str:
+def fit(job: Job, source: Source, batches: Sequence[Batch], scaler: str, wanted: str) -> str:
     """Fit and publish the projection of a source over some batches; returns its name.
 
     Raises
@@ -38,7 +38,7 @@ def fit(job: Job, source: Source, batches: Sequence[Batch], wanted: str) -> str:
     if not any(len(rows) for _, (rows, _) in _sample_chunks(store, source, batches, picked)):
         found = f"none of the {sum(map(len, picked)):,} sampled rows is valid ({moments.n:,} of all rows are)"
         raise InputError(descriptor, found, "finite descriptors", "leave the descriptor out")
-    scaler = "none" if source.parts else settings.scaler
+    scaler = resolve(scaler, moments)
     raw = _head(store, source, batches, picked, _SCALER_BYTES) if scaler == "robust" else np.empty((0, 0))
     affine = fit_scaler(scaler, moments, raw)
     keep = settings.components or settings.variance
@@ -79,7 +79,7 @@ def _moments(job: Job, source: Source, batches: Sequence[Batch]) -> mo.Moments:
     total = mo.identity(d, scatter=not wide)
     unread = []
     for batch in batches:
-        stored = None if source.parts else load_moments(job.store, source.descriptor, batch)
+        stored = None if source.parts else load_moments(job.store, source.needs[0], batch)
         if stored is None or (stored.scatter is None and not wide):
             unread.append(batch)
         else:

@@ -9,12 +9,13 @@ from typing import Any
 from streamclust.blocks import one_blas_thread
 from streamclust.cluster import matching
 from streamclust.cluster.matching import Event, Matching, Move
+from streamclust.config import MIX
 from streamclust.errors import InputError
 from streamclust.job import Job, fingerprint
 from streamclust.stages import clusters, reduced
 from streamclust.stages.names import LEVELS, Level, cluster_ids, origins
 from streamclust.stages.refit_tables import compare
-from streamclust.stages.sources import MIX
+from streamclust.stages.sources import came_as
 from streamclust.store.entries import Snapshot
 from streamclust.store.store import Batch, Store
 from streamclust.store.trial import PROPOSED, Trial, proposed
@@ -100,16 +101,19 @@ def _chosen(store: Store, days: Days) -> list[Batch]:
 def _fit(job: Job, key: str, batches: Sequence[str], before: Mapping[str, str | None]) -> dict[str, str]:
     """A model of each descriptor that the batches have, labelling every batch; proposed unless it is in force."""
     some = replace(job, store=Trial(job.store, key, batches))
-    there = {d for d in before if any(batch.has(d) for batch in some.store.batches)}
-    if any(all(batch.has(d) for d in job.settings.mix.of) for batch in some.store.batches):
-        there.add(MIX)
-    found = {d: clusters.cluster(some, reduced.reduce(some, d), before[d]) for d in sorted(there & set(before))}
+    there = sorted(d for d in before if any(_has(job, batch, d) for batch in some.store.batches))
+    projections = reduced.reduce(some, there)
+    found = {d: clusters.cluster(some, projections[d], before[d]) for d in there}
     job.store.refresh()
     for model in found.values():
         if job.store.snapshot.entries[model].kind != "model":
             clusters.predict(replace(job, store=Trial(job.store, key)), model)
     job.store.refresh()
     return found
+
+
+def _has(job: Job, batch: Batch, descriptor: str) -> bool:
+    return all(map(batch.has, job.settings.mix.of if descriptor == MIX else [came_as(descriptor)]))
 
 
 def _publish(

@@ -1,4 +1,8 @@
-"""Where the rows of a descriptor are read: its own array of a batch or, for the mix, what others were reduced to."""
+"""Where the rows of a descriptor are read: its own array of a batch or, for the mix, what others were reduced to.
+
+Under a further scaler a descriptor is one more, ``osnet@robust``: the same rows with a projection of their own. It is
+clustered and compared; outliers, maps, the consensus and alarms are of the primary ones.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamclust import decomposition as pca
+from streamclust.config import AT, MIX
 from streamclust.preprocessing import Affine
 from streamclust.store import arrays
 from streamclust.store.rows import Rows
 from streamclust.store.store import Batch, Store
 
-MIX = "mix"  # the descriptor that others are joined to
 OWN = "X"
 Weights = Mapping[str, float]
 Sampled = tuple[NDArray[np.int64], NDArray[Any]]  # numbers in the batch, and rows
@@ -23,7 +27,7 @@ Sampled = tuple[NDArray[np.int64], NDArray[Any]]  # numbers in the batch, and ro
 
 @dataclass(frozen=True)
 class Source:
-    """A descriptor's rows before they are reduced.
+    """A descriptor's rows before they are scaled and reduced.
 
     parts : of the mix, by descriptor, its projection and what its reduced rows are multiplied by; else empty.
     """
@@ -36,14 +40,19 @@ class Source:
         """What `read` needs to know."""
         return {_key(d): weight for d, (_, weight) in self.parts.items()}
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The descriptors that came in and that it is made of."""
+        return tuple(self.parts) or (came_as(self.descriptor),)
+
     def has(self, batch: Batch) -> bool:
         """Whether a batch has all of it."""
-        return all(batch.has(name) for name in self.parts or (self.descriptor,))
+        return all(batch.has(name) for name in self.needs)
 
     def features(self, store: Store) -> int:
         """Columns of its rows."""
         if not self.parts:
-            return store.descriptors[self.descriptor]
+            return store.descriptors[self.needs[0]]
         return sum(int(store.snapshot.entries[name].attributes["components"]) for name, _ in self.parts.values())
 
     def rows(self, store: Store, batches: Sequence[Batch]) -> list[Rows]:
@@ -53,13 +62,13 @@ class Source:
             if self.parts:
                 paths = {_key(d): store.array(reduced_name(name, batch), "Z") for d, (name, _) in self.parts.items()}
             else:
-                paths = {OWN: store.array(batch.name, f"descriptors/{self.descriptor}")}
+                paths = {OWN: store.array(batch.name, f"descriptors/{self.needs[0]}")}
             found += store.rows(batch, min(map(arrays.rows_per_chunk, paths.values())), paths)
         return found
 
     def sample(self, store: Store, batch: str, positions: NDArray[np.int64]) -> Iterator[Sampled]:
         """The finite ones of the rows at these positions of a batch's stored sample, a stored chunk at a time."""
-        paths = {d: store.array(batch, f"sample/{d}") for d in self.parts or (self.descriptor,)}
+        paths = {d: store.array(batch, f"sample/{d}") for d in self.needs}
         frames = {d: load_projection(store, name) for d, (name, _) in self.parts.items()}
         numbers, step = store.read(batch, "sample/rows"), min(map(arrays.rows_per_chunk, paths.values()))
         for start in range(0, len(numbers), step):
@@ -69,7 +78,7 @@ class Source:
             valid = np.logical_and.reduce([finite(rows) for rows in X.values()])
             X = {d: rows[valid] for d, rows in X.items()}
             reduced = {_key(d): pca.transform(frame, X[d]).rows for d, frame in frames.items()}
-            yield numbers[here[valid]], _joined(reduced, self.weights) if self.parts else X[self.descriptor]
+            yield numbers[here[valid]], _joined(reduced, self.weights) if self.parts else X[self.needs[0]]
 
 
 def of_projection(store: Store, name: str) -> Source:
@@ -113,15 +122,27 @@ def load_projection(store: Store, name: str) -> pca.Projection:
     return pca.Projection(affine, parts["mean"], parts["components"], parts["explained_variance"], total)
 
 
+def came_as(descriptor: str) -> str:
+    """The descriptor that came in, of one that may be under a further scaler."""
+    return descriptor.partition(AT)[0]
+
+
+def primary(models: Mapping[str, str]) -> dict[str, str]:
+    """Those of descriptors under the scaler that is set, and of the mix."""
+    return {descriptor: model for descriptor, model in models.items() if AT not in descriptor}
+
+
 def described(store: Store) -> list[str]:
-    """What rows are known by: the descriptors that came in and, where one was clustered, their mix."""
-    return sorted({*store.descriptors, *([MIX] if _mix(store) else [])})
+    """What rows are known by: the descriptors that came in and, where they were clustered, scaled ones and the mix."""
+    own, models = store.descriptors, store.snapshot.of_kind("model").values()
+    fitted = {str(about["descriptor"]) for e in models if (about := e.attributes)["role"].endswith("/kmeans")}
+    return sorted({*own, *(d for d in fitted if d == MIX or came_as(d) in own)})
 
 
 def holds(store: Store, batch: Batch, descriptor: str) -> bool:
     """Whether a batch has a descriptor, or all that the mix is made of."""
     mix = _mix(store) if descriptor == MIX else None
-    return batch.has(descriptor) if mix is None else mix.has(batch)
+    return batch.has(came_as(descriptor)) if mix is None else mix.has(batch)
 
 
 def _mix(store: Store) -> Source | None:

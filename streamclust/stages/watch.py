@@ -18,7 +18,7 @@ from streamclust.stages.evidence_rows import Shown, show
 from streamclust.stages.labels import labels_name
 from streamclust.stages.measures import Frozen, Measure, fit_measures, frozen, load_measures, write_measures
 from streamclust.stages.observe import Observation, observe
-from streamclust.stages.sources import MIX, holds
+from streamclust.stages.sources import holds
 from streamclust.store.draft import Draft
 from streamclust.store.store import Batch, Store
 from streamclust.streams import NUMBERS, Figure, Reading, State, Stream, decode, encode, nothing
@@ -62,7 +62,7 @@ def watch(job: Job, batch: str) -> list[Alarm]:
         "id": found.id,
         "reference": reference,
         "rows": found.n,
-        "missing": [d for d in models if d != MIX and not found.has(d)],
+        "missing": [d for d in models if d in store.descriptors and not found.has(d)],
         "alarms": [asdict(alarm) for alarm in raised],
     }
     store.publish(f"watch {found.id}", {name: (draft, draft.entry(attributes, {}))})
@@ -116,8 +116,8 @@ def _alarms(
     missed: Sequence[str],
 ) -> list[Alarm]:
     """The day's alarms without those of acknowledged causes."""
-    here = [d for d in models if holds(job.store, batch, d)]
-    found = [_missing(batch, d) for d in models if d not in here and d not in missed and d != MIX]
+    here, own = [d for d in models if holds(job.store, batch, d)], job.store.descriptors
+    found = [_missing(batch, d) for d in models if d not in here and d not in missed and d in own]
     flagged = {d: crowd.flagged for d, crowd in seen.crowds.items()}
     for finding in drift.findings(readings, here, flagged):
         shown = show(job, batch, models, measures, seen, finding)

@@ -34,6 +34,11 @@ class Rows:
         """Row numbers in the snapshot, (len,)."""
         return np.arange(self.base + self.start, self.base + self.stop)
 
+    def split(self, step: int) -> Iterator[Rows]:
+        """The same rows, ``step`` at a time."""
+        for start in range(self.start, self.stop, step):
+            yield replace(self, start=start, stop=min(start + step, self.stop))
+
     def with_arrays(self, **paths: Where) -> Rows:
         """The same rows with further arrays."""
         return replace(self, arrays={**self.arrays, **paths})

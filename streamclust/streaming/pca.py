@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_array, check_is_fitted
 from streamclust import decomposition, moments
 from streamclust.decomposition import Projection
 from streamclust.planning import WIDE
-from streamclust.preprocessing import fit_scaler
+from streamclust.preprocessing import fit_scaler, resolve
 from streamclust.streaming.rows import FLOATS, Rows, each_row, is_lazy, rows_of
 
 F8 = NDArray[np.float64]
@@ -28,8 +28,9 @@ class StreamingPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     n_components : int >= 1, float in (0, 1] or None
         How many components, or the fraction of the variance that is kept, or all. Directions without variance never
         become components.
-    scaler : {"standard", "min-max", "max-abs", "none"}
-        What columns are divided by; a column without spread is left as it is. With "none" the components are those of
+    scaler : {"standard", "min-max", "max-abs", "none", "auto"}
+        What columns are divided by; a column without spread is left as it is. "auto" is "none" unless one spreads over
+        ten times as far as another, then "standard". With "none" the components are those of
         scikit-learn's PCA(svd_solver="full") up to the sign, which here makes the largest loading positive.
 
     Attributes
@@ -48,7 +49,7 @@ class StreamingPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_components": [Interval(Integral, 1, None, closed="left"), Interval(RealNotInt, 0, 1, closed="right"), None],
-        "scaler": [StrOptions({"standard", "min-max", "max-abs", "none"})],
+        "scaler": [StrOptions({"standard", "min-max", "max-abs", "none", "auto"})],
     }
 
     def __init__(self, n_components: float | None = 0.9, *, scaler: str = "standard") -> None:
@@ -107,7 +108,7 @@ class StreamingPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         keep = int(wanted) if isinstance(wanted, Integral) else float(wanted)
         if keep > most:
             raise ValueError(f"n_components={keep} must be between 1 and min(n_samples, n_features)={most}")
-        affine = fit_scaler(self.scaler, known, np.empty((0, 0)))
+        affine = fit_scaler(resolve(self.scaler, known), known, np.empty((0, 0)))
         if known.scatter is not None or rows is None:
             return decomposition.fit_pca(known, affine, keep)
 

@@ -8,12 +8,13 @@ import pytest
 import streamclust
 from streamclust import pipeline
 from streamclust.blocks import Dask, Serial
+from streamclust.config import MIX
 from streamclust.errors import InputError
 from streamclust.ingest import ingest
 from streamclust.readers.case import open_case
 from streamclust.stages import reduced
 from streamclust.stages.names import name_cluster, names
-from streamclust.stages.sources import MIX, load_projection, reduced_name
+from streamclust.stages.sources import load_projection, reduced_name
 from streamclust.stages.watch import watch
 from streamclust.store.forgetting import forget
 from tests.cases import matrices, small, spoil, work, write_case

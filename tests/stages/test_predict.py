@@ -92,7 +92,7 @@ def test_rows_are_placed_by_the_components_the_map_was_fitted_on(fitted, monkeyp
     sample, xy = job.store.read(name, "Z"), job.store.read(name, "xy")
     assert sample.shape[1] == 2
     ingest(job, open_case(day))
-    extend(job, projection)
+    extend(job, [projection])
     maps.predict(job, name)
     batch = job.store.batches[-1]
     Z, valid = read_valid(reduced_rows(job.store, projection, [batch])[0])
@@ -137,7 +137,7 @@ def test_a_batch_that_another_writer_brings_in_meanwhile(fitted, tmp_path, monke
         publish(*args, **more)
         if next(so_far) == k:
             ingest(job_on(job.store.path), open_case(other))
-            extend(job_on(job.store.path), _projection(job.store))
+            extend(job_on(job.store.path), [_projection(job.store)])
 
     monkeypatch.setattr(job.store, "publish", interrupted)
     ingest(job, open_case(day))
@@ -152,7 +152,7 @@ def test_outliers_of_rows_that_nobody_labelled_yet(fitted):
     """A run killed after it reduced a day: the day is left to the next one that labels it."""
     job, day = fitted
     ingest(job, open_case(day))
-    extend(job, _projection(job.store))
+    extend(job, [_projection(job.store)])
     assert pipeline.score(job)["scored"] == N - 1  # one row is not valid
     pipeline.predict(job)
     assert job.store.labels().compute()["outlier_score"].notna().sum() == N + M - 2

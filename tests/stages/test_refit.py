@@ -340,7 +340,7 @@ def test_batches_that_came_since_are_labelled_when_it_is_accepted(grown, tmp_pat
 
 def test_a_proposal_that_was_overtaken_is_refused(grown):
     propose(grown, 1)
-    clusters.cluster(grown, reduced.reduce(grown, "a"))
+    clusters.cluster(grown, reduced.reduce(grown, ["a"])["a"])
     with pytest.raises(InputError, match="a was fitted anew since"):
         accept(grown)
     assert propose(grown, 1).changes["a"].before == grown.store.snapshot.newest("model", "a/kmeans")

@@ -189,7 +189,7 @@ def test_fewer_components_than_were_asked_for_are_told_and_planned(tmp_path):
     job = job_on(tmp_path / "s", asked)
     ingest(job, open_case(case))
     for descriptor in ("wide", "narrow"):
-        reduce(job, descriptor)
+        reduce(job, [descriptor])
     assert job.journal.warnings == ["narrow: reduce.components = 9, but 5 have variance: 5 kept"]
     fitted = [entry.attributes for entry in job.store.snapshot.of_kind("projection").values()]
     kept = {about["descriptor"]: about["components"] for about in fitted}

@@ -231,5 +231,5 @@ def test_a_stranger_with_zarr_sees_no_warning_at_any_stage(tmp_path):
     assert_tidy(job.store)
     ingest(job, open_case(write_case(tmp_path / "case", {"osnet": random_rows(0, 60, 5)})))
     assert_tidy(job.store)
-    reduce(job, "osnet")
+    reduce(job, ["osnet"])
     assert_tidy(job.store)

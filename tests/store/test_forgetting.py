@@ -207,7 +207,7 @@ def test_a_whole_day_before_a_date_goes_and_frees_its_room(copied):
     with pytest.raises(InputError, match="no row has a date"):
         forget(created_undated(copied.parent), before=dt.date(2026, 1, 2))
     assert forget(store, before=dt.date(2026, 1, 2)).rows == {}
-    reduce(job_on(copied), "a")
+    reduce(job_on(copied), ["a"])
     assert open_store(copied).snapshot.of_kind("projection").popitem()[1].attributes["rows"] == ROWS
 
 
