@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# ruff: noqa: PLC0414 -- who fills the report imports its parts from here
-from streamclust.render.parts import Figure as Figure
-from streamclust.render.parts import Outlier as Outlier
-from streamclust.render.parts import Pictures as Pictures
-from streamclust.render.parts import Section as Section
-from streamclust.render.parts import Strip as Strip
-from streamclust.render.parts import Table as Table
-from streamclust.render.parts import Thumb as Thumb
+from streamclust.render.parts import Figure, Outlier, Section, Thumb
 
 
 @dataclass(frozen=True, kw_only=True)

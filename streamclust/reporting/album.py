@@ -13,7 +13,7 @@ import numpy as np
 from streamclust.planning import LABEL_ROWS
 from streamclust.readers.pictures import PictureError, PictureSource, read_picture
 from streamclust.render.contact_sheets import thumbnail
-from streamclust.render.report_data import Thumb
+from streamclust.render.parts import Thumb
 from streamclust.store import thumbs
 from streamclust.store.places import pictures_of
 from streamclust.store.store import Batch, Store

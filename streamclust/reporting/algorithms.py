@@ -10,7 +10,8 @@ import numpy as np
 from streamclust.job import Job
 from streamclust.render import plots
 from streamclust.render.k_curves import Best, Curve, k_curves
-from streamclust.render.report_data import Algorithm, Figure
+from streamclust.render.parts import Figure
+from streamclust.render.report_data import Algorithm
 from streamclust.render.trees import dendrogram
 from streamclust.stages.algorithms import beside
 

@@ -16,6 +16,7 @@ from streamclust import __version__, counts
 from streamclust.job import Job
 from streamclust.render import plots
 from streamclust.render import report_data as rd
+from streamclust.render.parts import Figure, Section
 from streamclust.render.report import write_report
 from streamclust.reporting import strangest
 from streamclust.reporting.album import Album
@@ -120,7 +121,7 @@ def _findings(job: Job, chapters: tuple[rd.DescriptorReport, ...], outliers: rd.
         yield outliers.sentence
 
 
-def _consensus(job: Job, album: Album) -> Iterator[rd.Section]:
+def _consensus(job: Job, album: Album) -> Iterator[Section]:
     """What the clusterings agree upon, a row per cluster; nothing where nobody asked for it."""
     model = in_force(job, primary(clusterings(job)))
     if model is not None:
@@ -146,6 +147,6 @@ def _agreement(job: Job) -> rd.Agreement | None:
         plain = all(one.endswith("/kmeans") for one in names)
         shown = [one.removesuffix("/kmeans") if plain else one.replace("/", " ") for one in names]
         image = plots.agreement_heatmap(shown, matrix, f"Agreement of the {title}")
-        figures.append(rd.Figure(title=f"Agreement of the {title}", image=image, caption=caption))
+        figures.append(Figure(title=f"Agreement of the {title}", image=image, caption=caption))
     sentence = " ".join(f"{key.replace('-', ' and ')}: {words}." for key, (_, words) in about["aligned"].items())
     return rd.Agreement(sentence=sentence, figures=tuple(figures))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from streamclust.cluster.consensus import Ballot, sharpness
 from streamclust.job import Job
-from streamclust.render.report_data import Pictures, Section, Strip, Table
+from streamclust.render.parts import Pictures, Section, Strip, Table
 from streamclust.reporting.album import Album
 from streamclust.reporting.descriptors import STRIP, strip
 from streamclust.stages.consensus import AGREED

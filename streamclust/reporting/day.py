@@ -18,7 +18,7 @@ from streamclust.job import Job
 from streamclust.planning import LABEL_ROWS
 from streamclust.render import day as page
 from streamclust.render import day_data as dd
-from streamclust.render import report_data as rd
+from streamclust.render.parts import Outlier
 from streamclust.reporting.album import Album
 from streamclust.reporting.day_clusters import clusters_of, describe_day
 from streamclust.reporting.watched import alarms_of, early, entry_of, figures_of
@@ -75,7 +75,7 @@ def collect_day(job: Job, batch: Batch, album: Album) -> dd.Day:
         threshold=threshold,
         alarms=tuple(_alarm(job, batch, alarm, album) for alarm in alarms),
         strangest=tuple(
-            rd.Outlier(rank=i + 1, thumb=album.thumb((batch.name, row)), score=score, reason=reason)
+            Outlier(rank=i + 1, thumb=album.thumb((batch.name, row)), score=score, reason=reason)
             for i, (row, score, reason) in enumerate(strange)
         ),
         descriptors=tuple(describe_day(job, batch, f, album, alarmed[f.descriptor]) for f in found),

@@ -13,7 +13,7 @@ from streamclust.job import Job
 from streamclust.planning import LABEL_ROWS
 from streamclust.render import day_data as dd
 from streamclust.render.day_map import day_map, shape_of
-from streamclust.render.report_data import Figure
+from streamclust.render.parts import Figure
 from streamclust.reporting.album import Album
 from streamclust.stages.grids import FINE_SIDE
 from streamclust.stages.labels import labels_name

@@ -11,7 +11,8 @@ from streamclust.cluster.assign import assign
 from streamclust.job import Job
 from streamclust.render import plots
 from streamclust.render.k_curves import Curve, k_curves
-from streamclust.render.report_data import Algorithm, Cluster, DescriptorReport, Figure, Fine, FineCluster, Noise, Thumb
+from streamclust.render.parts import Figure, Thumb
+from streamclust.render.report_data import Algorithm, Cluster, DescriptorReport, Fine, FineCluster, Noise
 from streamclust.reporting.album import Album
 from streamclust.reporting.algorithms import describe_algorithms, tree_figure
 from streamclust.stages.names import cluster_ids, names

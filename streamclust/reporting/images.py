@@ -13,7 +13,7 @@ from PIL import Image
 from streamclust.job import Job
 from streamclust.render.contact_sheets import Tile, contact_sheet
 from streamclust.render.density import cluster_image, density_image, outlier_image, smoothed
-from streamclust.render.report_data import Thumb
+from streamclust.render.parts import Thumb
 from streamclust.reporting.album import Album
 from streamclust.stages.grids import LAYERS
 from streamclust.stages.names import cluster_ids, names

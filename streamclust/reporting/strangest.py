@@ -10,6 +10,7 @@ from streamclust import quantiles
 from streamclust.job import Job
 from streamclust.render import plots
 from streamclust.render import report_data as rd
+from streamclust.render.parts import Figure, Outlier
 from streamclust.reporting.album import Album
 from streamclust.stages.fused import invalid_rows, score_order
 from streamclust.stages.labels import labels_name
@@ -39,7 +40,7 @@ def outliers(job: Job, model: str, album: Album) -> rd.Outliers:
         budget=about["budget"],
         threshold=about["threshold"],
         top=shown,
-        histogram=rd.Figure(title="Outlier scores", image=histogram, caption=caption),
+        histogram=Figure(title="Outlier scores", image=histogram, caption=caption),
         weights=tuple(about["weights"].items()),
         precision=tuple(_precision(sketch, about["budget"])),
         invalid=tuple(
@@ -61,10 +62,10 @@ def _id(job: Job, batch: str) -> str:
     return str(job.store.snapshot.entries[batch].attributes["id"])
 
 
-def _outlier(job: Job, model: str, album: Album, rank: int, found: tuple[str, int, float]) -> rd.Outlier:
+def _outlier(job: Job, model: str, album: Album, rank: int, found: tuple[str, int, float]) -> Outlier:
     batch, row, score = found
     reason = table.reasons(job.store, labels_name(model, batch), row, row + 1)[0]
-    return rd.Outlier(rank=rank + 1, thumb=album.thumb((batch, row)), score=score, reason=reason, batch=_id(job, batch))
+    return Outlier(rank=rank + 1, thumb=album.thumb((batch, row)), score=score, reason=reason, batch=_id(job, batch))
 
 
 def _precision(sketch: quantiles.QuantileSketch, budget: float) -> Iterator[rd.Precision]:
