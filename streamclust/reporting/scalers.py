@@ -10,7 +10,7 @@ import numpy as np
 from streamclust import counts
 from streamclust.config import AT
 from streamclust.job import Job
-from streamclust.render.report_data import Section, Table
+from streamclust.render.parts import Section, Table
 from streamclust.reporting.descriptors import stabilities
 from streamclust.stages.compare import table_key
 from streamclust.stages.sources import came_as
