@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamclust.cluster.chance import expected_mutual_info
+
 Labels = NDArray[np.integer[Any]]
 Table = NDArray[np.int64]
 Doubles = NDArray[np.float64]
@@ -17,7 +19,6 @@ SHIFTS = (-3, -2, -1, 0, 1, 2, 3)
 STANDS_OUT = 5.0  # times the largest of six draws of chance
 NEAR_ZERO = 0.01
 FEW_ROWS = 100
-_DEVIATIONS = 12
 
 
 def contingency_block(a: Labels, b: Labels, ka: int, kb: int) -> Table:
@@ -43,15 +44,14 @@ def adjusted_rand(C: Table) -> float:
 def adjusted_mutual_info(C: Table) -> float:
     """Mutual information beyond chance, as ``sklearn.metrics.adjusted_mutual_info_score`` (mean of both entropies).
 
-    The expectation sums the hypergeometric law within 12 deviations of its mean (less than 1e-20 lies outside), so that
-    its cost grows with the root of the rows. Source: Vinh, Epps and Bailey, JMLR 11 (2010) 2837-2854.
+    What it costs does not grow with the rows. Source: Vinh, Epps and Bailey, JMLR 11 (2010) 2837-2854.
     """
     C = _occupied(C)
     if C.shape[0] == C.shape[1] == np.count_nonzero(C):
         return 1.0  # the same labels under other names; with one row each the quotient would be 0 / 0
     if min(C.shape) == 1:
         return 0.0
-    expected = _expected_mutual_info(C)
+    expected = expected_mutual_info(C.sum(axis=1), C.sum(axis=0))
     ceiling = (_entropy(C.sum(axis=1)) + _entropy(C.sum(axis=0))) / 2
     return (_mutual_info(C) - expected) / (ceiling - expected)
 
@@ -175,28 +175,3 @@ def _mutual_info(C: Table) -> float:
     share = C[i, j] / C.sum()
     surprise = np.log(share) - np.log(C.sum(axis=1) / C.sum())[i] - np.log(C.sum(axis=0) / C.sum())[j]
     return max(0.0, float((share * surprise).sum()))
-
-
-def _expected_mutual_info(C: Table) -> float:
-    """Mean mutual information of random tables with the margins of C."""
-    n, rows, columns = int(C.sum()), C.sum(axis=1), C.sum(axis=0)
-    sizes, times = np.unique(rows, return_counts=True)
-    return float(sum(t * _expected_row(int(a), columns, n) for a, t in zip(sizes, times, strict=True)))
-
-
-def _expected_row(a: int, columns: Table, n: int) -> float:
-    """One row's part: the sum over cells of E[(x / n) log(n x / (a b))], x hypergeometric."""
-    from scipy.special import gammaln
-
-    b, times = (v[:, None] for v in np.unique(columns, return_counts=True))
-    mean = a * b / n
-    reach = 2 + _DEVIATIONS * np.sqrt(mean * (1 - a / n) * (1 - b / n) * n / max(n - 1, 1)) + _DEVIATIONS**2 / 3
-    low = np.maximum(np.floor(mean - reach), np.maximum(1, a + b - n))
-    high = np.minimum(np.ceil(mean + reach), np.minimum(a, b))
-    x = low + np.arange(int((high - low).max()) + 1)
-    x = np.minimum(x, high)  # beyond a cell's range: masked below
-    law = -gammaln(x + 1) - gammaln(a - x + 1) - gammaln(b - x + 1) - gammaln(n - a - b + x + 1)
-    law += gammaln(a + 1) + gammaln(b + 1) + gammaln(n - a + 1) + gammaln(n - b + 1) - gammaln(n + 1)
-    term = np.exp(law) * (x / n) * (np.log(x) + np.log(n) - np.log(a) - np.log(b))
-    term[low + np.arange(x.shape[1]) > high] = 0
-    return float((times * term).sum())
