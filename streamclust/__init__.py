@@ -14,6 +14,7 @@ _HOMES = {
     "RunResult": ("streamclust.pipeline", "RunResult"),
     "Settings": ("streamclust.config", "Settings"),
     "load_settings": ("streamclust.config", "load_settings"),
+    "agreement": ("streamclust.stages.every_k", "agreement"),
     "label_with": ("streamclust.estimators", "label_with"),
     "StreamingPCA": ("streamclust.streaming.pca", "StreamingPCA"),
     "StreamingKMeans": ("streamclust.streaming.kmeans", "StreamingKMeans"),
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from streamclust.estimators import label_with
     from streamclust.exporting import export
     from streamclust.pipeline import RunResult, run
+    from streamclust.stages.every_k import agreement
     from streamclust.store.store import Store
     from streamclust.store.store import open_store as open  # as zarr.open: the word users expect
     from streamclust.streaming.kmeans import StreamingKMeans

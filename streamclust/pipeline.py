@@ -20,6 +20,7 @@ from streamclust.readers.case import Case, open_case
 from streamclust.reporting import collect
 from streamclust.reporting.refit import collect_refit, write_refit
 from streamclust.stages import algorithms, clusters, compare, consensus, fused, grids, maps, reduced, refit, strangeness
+from streamclust.stages.every_k import compare_every_k
 from streamclust.stages.sources import described, primary
 from streamclust.store.store import Store, create, open_store
 
@@ -148,6 +149,7 @@ def _beside(job: Job, models: Mapping[str, str]) -> None:
     for model in models.values():
         algorithms.cluster_again(job, model)
     comparison, voters = compare.compare(job, models), primary(models)
+    compare_every_k(job, models)
     if comparison and job.settings.algorithms.consensus and len(compare.clusterings(job, voters)) > 1:
         consensus.agree(job, voters, comparison)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from streamclust.cluster.joint import thin
 from streamclust.cluster.two_level import MANY
 from streamclust.config import Settings
 from streamclust.embedding import LEADING
@@ -30,6 +31,7 @@ _TWO_PRODUCTS, _PER_VISIT = 2, 5  # of a row that meets a centre: distances and 
 _RESTARTED, _PRODUCTS, _COMPARED = 5_000, 300, 10_000  # sample rows that restarts look at; of each that meets a centre
 _FINE_SAMPLE, _FINE_LAPS = 40, 6  # sample rows for each fine centre at most, and how often they meet all of them
 _PER_PAIR, _TREE = 3.5, 10  # comparisons of a row and a sampled one, and of two sampled ones in HDBSCAN's tree
+_PER_CELL = 500  # comparisons of a cell of a contingency table, whose share of chance is summed
 _TSNE, _DRAWING = 1.5e6, 1e3  # of a row in a map's fit, and of a pixel
 _GRIDS = 2 * (2 * 2048**2 + 31 * 1024**2) * 4  # the count grids of one map, and what a day adds to them
 
@@ -171,6 +173,26 @@ FURTHER: Mapping[str, Callable[[str, Shape, Settings, int], Step]] = {
     "mixture": mixture,
     "agglomerative": agglomerative,
 }
+
+
+def every_k(shapes: Mapping[str, Shape], settings: Settings, workers: int) -> Step:
+    """All clusterings of all descriptors at every k, counted against each other in one read."""
+    ks, also = {k: k for k in settings.cluster.ks}, settings.algorithms.also
+    chosen = settings.cluster.k or max(ks)
+    curves = {f"{d}/kmeans": ks for d in shapes} | {f"{d}/agglomerative": ks for d in shapes if "agglomerative" in also}
+    curves |= {f"{d}/mixture": {chosen: chosen} for d in shapes if "mixture" in also}
+    kept = thin(curves, dict.fromkeys(curves, chosen))
+    labelings, clusters = sum(map(len, kept.values())), sum(map(sum, kept.values()))
+    rows, joint = max(shape.n for shape in shapes.values()), 8 * clusters**2
+    # A worker holds a state and adds one; merged ones wait. Each row has two small numbers for every labeling.
+    each = 3 * joint + 4 * labelings * min(chunk_rows(shape.n, 4 * shape.components) for shape in shapes.values())
+    peak = PROCESS_BYTES["algorithms"] + 2 * joint + max(_at_work(shape, workers, each) for shape in shapes.values())
+    micro = settings.algorithms.micro_clusters if "agglomerative" in also else 0
+    met = {d: shape.n * (sum(kept.get(f"{d}/kmeans", ())) + micro) for d, shape in shapes.items()}
+    products = sum(visits * shapes[d].components for d, visits in met.items())
+    compared = sum(met.values()) + rows * labelings**2 / 2 + _PER_CELL * clusters**2 / 2
+    read = sum(shape.n * shape.components * 4 for shape in shapes.values())
+    return Step("fit", "compare every k", 1, read, joint, peak, products, compared, workers)
 
 
 def outliers(name: str, shape: Shape, settings: Settings, workers: int, *, known: bool = False) -> Step:

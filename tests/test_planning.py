@@ -204,4 +204,5 @@ def test_the_measured_peak_is_within_the_projection_which_is_near(tmp_path, n, d
     for stage, peak in measured.items():
         descriptor, _, name = stage.partition(": ")
         assert name not in STEPS or peak <= projected[f"{descriptor}: {STEPS[name]}"], stage
+    assert measured["compare every k"] <= projected["compare every k"]
     assert measured["ingest"] <= max(peak for step, peak in projected.items() if step.endswith("ingest"))

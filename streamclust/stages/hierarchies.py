@@ -15,7 +15,7 @@ from streamclust.cluster import kmeans, passes
 from streamclust.cluster.assign import assign
 from streamclust.cluster.choice import nearly
 from streamclust.cluster.heights import Linkage
-from streamclust.cluster.hierarchy import agglomerate, cut, cut_all, linkage_matrix
+from streamclust.cluster.hierarchy import Tree, agglomerate, cut, cut_all, linkage_matrix
 from streamclust.cluster.restarts import restarts
 from streamclust.cluster.stability import half_of, judges_of
 from streamclust.cluster.two_level import Asked
@@ -97,6 +97,23 @@ def _choose(ks: Sequence[int], scores: NDArray[np.float64]) -> tuple[int, str]:
 def load(store: Store, model: str) -> Merged:
     """The rule of a stored model."""
     return Merged(store.read(model, "micro/of"), store.read(model, "micro/centers"))
+
+
+def cut_at(store: Store, model: str) -> list[int]:
+    """Every k that the tree of a stored model was cut at; models of before have one."""
+    entry = store.snapshot.entries[model]
+    if "sweep/ks" not in entry.arrays:
+        return [int(entry.attributes["clusters"])]
+    return [int(k) for k in store.read(model, "sweep/ks")]
+
+
+def cuts(store: Store, model: str) -> Cuts:
+    """The cluster of each micro-cluster at each of those k."""
+    ks, of = cut_at(store, model), store.read(model, "micro/of")
+    if len(ks) == 1:
+        return {ks[0]: of}
+    linkage, counts = store.read(model, "linkage"), store.read(model, "micro/counts")
+    return cut_all(Tree(linkage[:, :2].astype(np.int64), linkage[:, 2], linkage[:, 3], counts), ks)
 
 
 def _micro_clusters(job: Job, sample: Single, addresses: Sequence[Rows], *, every: bool) -> kmeans.LloydResult:

@@ -132,9 +132,9 @@ def reduced_rows(store: Store, projection: str, batches: Sequence[Batch] | None 
     return found
 
 
-def read_valid(rows: Rows) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def read_valid(rows: Rows, name: str = "Z") -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """The valid reduced rows of an address, and which of its rows they are."""
-    Z = rows.read("Z")
+    Z = rows.read(name)
     valid = np.isfinite(Z[:, 0])
     return (Z if valid.all() else Z[valid]), valid
 

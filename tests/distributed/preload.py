@@ -34,6 +34,7 @@ TASKS = (
     "streamclust.stages.sweep:chain_block",
     "streamclust.stages.sweep:add_lloyd",
     "streamclust.stages.clusters:add_labels",
+    "streamclust.stages.every_k:add_joint",
     "streamclust.stages.sight:look_block",
     "streamclust.stages.strangeness:add_measures",
     "streamclust.stages.fused:flag_block",

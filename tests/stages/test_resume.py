@@ -18,9 +18,9 @@ from tests.stages.test_laws import exports
 
 BLOCKS = 1024
 # Where a child is killed: a function, its how-manieth call, and on which side of it. The publishes are of the batch, a
-# projection, reduced rows and clusters for each descriptor, two further algorithms for each, the comparison, the
-# consensus, two of measures, the fusion, two maps.
-PUBLISH, PUBLISHES = "streamclust.store.manifest:publish", 18
+# projection, reduced rows and clusters for each descriptor, two further algorithms for each, the comparison, that
+# of every k, the consensus, two of measures, the fusion, two maps.
+PUBLISH, PUBLISHES = "streamclust.store.manifest:publish", 19
 SETTINGS = small(algorithms__also=["mixture", "agglomerative"], algorithms__k="own", algorithms__consensus=True)
 QUICK = [("streamclust.stages.fused:flag_block", 1, "after")]
 PUBLISHED = [  # either side of each; of every other one a side in turn where time is short
@@ -37,6 +37,7 @@ WRITTEN = [
     ("streamclust.stages.mixtures:add_expectation", 3, "before"),
     ("streamclust.stages.hierarchies:add_spread", 1, "after"),
     ("streamclust.stages.compare:add_counts", 1, "before"),
+    ("streamclust.stages.every_k:add_joint", 2, "after"),
     ("streamclust.stages.consensus:add_votes", 1, "after"),
     ("streamclust.stages.sight:look_block", 2, "after"),
     ("streamclust.stages.strangeness:add_measures", 2, "after"),
