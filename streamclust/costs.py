@@ -50,7 +50,7 @@ def _of_run(shapes: Mapping[str, Shape], further: Mapping[str, Shape], settings:
             steps.tsne(name, shape, settings, workers),
             steps.place(name, shape, settings, workers),
         ]
-    found.append(steps.every_k({**shapes, **mix}, settings, workers))
+    found.append(steps.every_k({**shapes, **further}, settings, workers))
     return [*found, steps.draw(list(shapes.values()), settings, workers)]
 
 

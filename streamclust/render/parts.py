@@ -36,6 +36,9 @@ class Table:
     """Rows under ``columns``. ``formats`` has one word per column: text, count, percent, number, seconds, bytes.
 
     Empty means text for strings, count for ints and number for floats. percent takes a share (0..1).
+
+    With a ``file_name`` (a plain name such as ``agreement.csv``) ``content``, all of it, is written beside the page,
+    linked.
     """
 
     title: str
@@ -43,6 +46,8 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     formats: tuple[str, ...] = ()
     caption: str = ""
+    file_name: str = ""
+    content: bytes = b""
 
 
 @dataclass(frozen=True, kw_only=True)

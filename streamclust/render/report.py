@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from streamclust.errors import InputError
 from streamclust.render import report_format as text
 from streamclust.render.contact_sheets import thumbnail
-from streamclust.render.parts import Figure, Thumb
+from streamclust.render.parts import Figure, Table, Thumb
 from streamclust.render.plots import DPI as CHART_DPI
 from streamclust.render.report_data import DescriptorReport, ReportData
 
@@ -33,8 +33,8 @@ FINE_SHOWN = 60
 def write_report(data: ReportData, path: Path | str) -> list[Path]:
     """Write the page at ``path`` and what it links to in ``<stem>_files/`` beside it; return every path written.
 
-    The folder has the full-size figures that carry a ``file_name``, and a page per 3-D map with plotly's script beside
-    it. The page itself needs none of them. The same data give the same bytes.
+    The folder has the full-size figures and whole tables that carry a ``file_name``, and a page per 3-D map with
+    plotly's script beside it. The page itself needs none of them. The same data give the same bytes.
 
     Raises InputError for a file name that is not plain, and for pictures that are neither JPEG nor PNG.
     """
@@ -160,11 +160,13 @@ def data_uri(image: bytes) -> str:
 
 def _linked_files(data: ReportData) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
-    for figure in _walk(data, Figure):
-        if figure.file_name:
-            if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*\.png", figure.file_name) or figure.file_name in files:
-                raise InputError("figure file name", repr(figure.file_name), "a plain .png name, each once")
-            files[figure.file_name] = figure.image
+    named = [("figure", ".png", figure.file_name, figure.image) for figure in _walk(data, Figure)]
+    named += [("table", ".csv", table.file_name, table.content) for table in _walk(data, Table)]
+    for what, ending, name, content in named:
+        if name:
+            if not re.fullmatch(rf"[A-Za-z0-9_][A-Za-z0-9_.@-]*\{ending}", name) or name in files:
+                raise InputError(f"{what} file name", repr(name), f"a plain {ending} name, each once")
+            files[name] = content
     template = environment().get_template("map3d.html")
     for descriptor in data.descriptors:
         if descriptor.map_3d:

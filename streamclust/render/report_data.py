@@ -160,10 +160,11 @@ class DescriptorReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """How far the descriptors' clusterings agree, as heat maps and one sentence."""
+    """How far the descriptors' clusterings agree, as heat maps and one sentence; and all of them at every k."""
 
     sentence: str
     figures: tuple[Figure, ...]
+    every_k: Section | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ from streamclust.reporting import strangest
 from streamclust.reporting.album import Album
 from streamclust.reporting.consensus import describe_consensus
 from streamclust.reporting.descriptors import describe
+from streamclust.reporting.every_k import describe_every_k
 from streamclust.reporting.images import draw_maps, draw_sheets
 from streamclust.reporting.incoming import incoming
 from streamclust.reporting.scalers import describe_scalers
@@ -129,9 +130,9 @@ def _consensus(job: Job, album: Album) -> Iterator[Section]:
 
 
 def _agreement(job: Job) -> rd.Agreement | None:
-    name = job.store.snapshot.newest("comparison", "comparison")
+    name, every_k = job.store.snapshot.newest("comparison", "comparison"), describe_every_k(job)
     if name is None:
-        return None
+        return None if every_k is None else rd.Agreement(sentence="", figures=(), every_k=every_k)
     about = job.store.snapshot.entries[name].attributes
     figures = []
     for kind, title in (("label", "chosen clusters"), ("fine", "fine clusters")):
@@ -149,4 +150,4 @@ def _agreement(job: Job) -> rd.Agreement | None:
         image = plots.agreement_heatmap(shown, matrix, f"Agreement of the {title}")
         figures.append(Figure(title=f"Agreement of the {title}", image=image, caption=caption))
     sentence = " ".join(f"{key.replace('-', ' and ')}: {words}." for key, (_, words) in about["aligned"].items())
-    return rd.Agreement(sentence=sentence, figures=tuple(figures))
+    return rd.Agreement(sentence=sentence, figures=tuple(figures), every_k=every_k)

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from streamclust.render import density, plots
+from streamclust.render.agreement_chart import Block, agreement_chart
 from streamclust.render.contact_sheets import thumbnail
 from streamclust.render.k_curves import Curve, k_curves
 from streamclust.render.parts import Figure, Outlier, Section, Table, Thumb
@@ -213,6 +214,12 @@ def make_report(names: tuple[str, ...] = ("osnet", "vdc", "vdc_mid"), *, picture
         metadata_columns=("camera", "time"),
         group_bys=(GroupBy(column="camera", groups=cameras, total=9),),
     )
+    blocks = [Block(name, (2, 3, 4), 3) for name in names]
+    chart = agreement_chart(blocks, np.kron(ari, np.full((3, 3), 0.9)))
+    pairs = Table(
+        title="Best", columns=("one", "Rand"), rows=(("osnet", 0.31),), file_name="agreement.csv", content=b"a\n"
+    )
+    every_k = Section(title="At every k", figures=(Figure(title="At every k", image=chart),), tables=(pairs,))
     drift = Table(title="Per day", columns=("day", "images", "alarm"), rows=(("2026-01-05", 243, "stuck camera"),))
     return ReportData(
         title="Vehicle photos: first import", store="cars.store", case="/data/vehicles/base", created="2 January 2026",
@@ -226,8 +233,8 @@ def make_report(names: tuple[str, ...] = ("osnet", "vdc", "vdc_mid"), *, picture
             "HDBSCAN calls 61% of rows noise, so its labels are not used for naming.",
         ),
         warnings=("2 rows have NaN values and were left out.", f"1 picture cannot be read: {HOSTILE}"),
-        agreement=Agreement(sentence="osnet and vdc_mid agree weakly: they see different things.", figures=heat)
-        if len(names) > 1 else None,
+        agreement=Agreement(sentence="osnet and vdc_mid agree weakly: they see different things.", figures=heat,
+                            every_k=every_k) if len(names) > 1 else None,
         outliers=make_outliers(pictures=pictures),
         sections=(Section(title="Days so far", paragraphs=("One alarm in ten days.",), tables=(drift,)),),
         stages=(

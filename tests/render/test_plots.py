@@ -14,6 +14,7 @@ from PIL import Image
 
 from streamclust.errors import InputError
 from streamclust.render import plots
+from streamclust.render.agreement_chart import Block, agreement_chart
 from streamclust.render.k_curves import Curve, k_curves
 
 
@@ -22,6 +23,7 @@ def curve(values, band=None):
 
 
 HEAT = np.array([[1, 0.3, np.nan], [0.3, 1, -0.1], [np.nan, -0.1, 1]])
+BLOCKS = [Block("a", (2, 3, 40), 3), Block("$b_1$ mixture", (7,), 7), Block("b", (1, 2), 1)]
 CHARTS = {
     "k_curves in two rows": lambda: k_curves(
         [2, 3], [curve([9, 8])] * 3 + [curve([1, 0.5], [[0.9, 1], [0.2, 0.8]])], 3
@@ -32,6 +34,7 @@ CHARTS = {
     "variance": lambda: plots.variance_curve([0.5, 0.3, 0.2], 2),
     "one component": lambda: plots.variance_curve([1.0], 1),
     "histogram": lambda: plots.score_histogram([0, 7, 1000], [0, 1, 2, 3], 2.0),
+    "heat map of every k": lambda: agreement_chart(BLOCKS, np.where(np.eye(6) > 0, 1, -0.1), "ARI"),
     "heat map": lambda: plots.agreement_heatmap(["a", "$b_1$", "a_very_long_descriptor"], HEAT, "ARI"),
 }
 
@@ -73,6 +76,8 @@ def test_lengths_that_do_not_match_are_refused():
         plots.score_histogram([1, 2], [0, 1, 2, 3], 1)
     with pytest.raises(InputError, match=re.escape("(2, 2)")):
         plots.agreement_heatmap(["a", "b"], np.eye(3))
+    with pytest.raises(InputError, match=r"\(6, 6\)"):
+        agreement_chart(BLOCKS, np.eye(5))
 
 
 def test_the_3d_map_carries_every_point_and_escapes_names():

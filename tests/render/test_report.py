@@ -15,7 +15,7 @@ from PIL import Image
 
 from streamclust.errors import InputError
 from streamclust.render import report, report_format
-from streamclust.render.parts import Figure, Table, Thumb
+from streamclust.render.parts import Figure, Section, Table, Thumb
 from streamclust.render.report_data import Fine, FineCluster, Incoming, ReportData
 from tests.render.sample import HOSTILE, make_report, png
 
@@ -173,6 +173,15 @@ def test_file_names_that_are_not_plain_are_refused(data, name, tmp_path):
     figure = dataclasses.replace(data.descriptors[0].maps[0], file_name=name)
     bad = dataclasses.replace(data, descriptors=(dataclasses.replace(data.descriptors[0], maps=(figure,)),))
     with pytest.raises(InputError, match="figure file name"):
+        report.write_report(bad, tmp_path / "r.html")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["../x.csv", "agreement.png", "a b.csv"])
+def test_the_file_of_a_table_has_a_plain_name_of_its_own(data, name, tmp_path):
+    table = Table(title="t", columns=("a",), rows=(), file_name=name)
+    bad = dataclasses.replace(data, sections=(Section(title="s", tables=(table,)),))
+    with pytest.raises(InputError, match="table file name"):
         report.write_report(bad, tmp_path / "r.html")
     assert not list(tmp_path.iterdir())
 
