@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from streamclust import counts
-from streamclust.config import AT
 from streamclust.job import Job
 from streamclust.render.parts import Section, Table
 from streamclust.reporting.descriptors import stabilities
@@ -30,7 +29,9 @@ def describe_scalers(job: Job, models: Mapping[str, str]) -> Iterator[Section]:
     halves of the rows agree can be (Ben-Hur, Elisseeff and Guyon, "A stability based method for discovering structure
     in clustered data", 2002).
     """
-    sets = {d: [d, *(other for other in models if other != d and came_as(other) == d)] for d in models if AT not in d}
+    sets: dict[str, list[str]] = {}
+    for descriptor in sorted(models):  # the one that is set comes first
+        sets.setdefault(came_as(descriptor), []).append(descriptor)
     found = [_table(job, models, names) for names in sets.values() if len(names) > 1]
     if found:
         said, tables = zip(*found, strict=True)
@@ -49,7 +50,8 @@ def _table(job: Job, models: Mapping[str, str], names: Sequence[str]) -> tuple[s
         known = np.isfinite(every[:, 0])
         mean = float(every[known, 0].mean()) if known.any() else np.nan
         numbers = [_number(value) for value in (*there, mean, _agreement(job, names[0], name))]
-        rows.append((projection["scaler"], projection["components"], about["clusters"], *numbers))
+        called = f"{projection['scaler']}{' (set)' * (name == names[0])}"
+        rows.append((called, projection["components"], about["clusters"], *numbers))
     rows.sort(key=lambda row: -(row[6] or 0.0))
     table = Table(title=names[0], columns=COLUMNS, rows=tuple(rows), formats=FORMATS, caption=CAPTION)
     return _sentence(names[0], rows), table
@@ -71,4 +73,4 @@ def _sentence(descriptor: str, rows: Sequence[tuple[Any, ...]]) -> str:
 
 
 def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+    return round(float(value), 3) if np.isfinite(value) else None

@@ -14,6 +14,7 @@ from streamclust.job import Job, fingerprint
 from streamclust.planning import LABEL_ROWS
 from streamclust.stages.algorithms import beside
 from streamclust.stages.labels import labels_name, up_to_date
+from streamclust.stages.sources import primary
 from streamclust.store.rows import Rows
 from streamclust.store.store import Batch
 
@@ -39,7 +40,8 @@ def compare(job: Job, models: Mapping[str, str]) -> str | None:
     store, every = job.store, clusterings(job, models)
     addresses = label_rows(job, every, models)
     pairs = [pair for pair in combinations(every, 2) if any(_has(rows, pair) for rows in addresses)]
-    fine = [pair for pair in combinations(sorted(models), 2) if any(_has(rows, _kmeans(pair)) for rows in addresses)]
+    alone = combinations(sorted(primary(models)), 2)
+    fine = [pair for pair in alone if any(_has(rows, _kmeans(pair)) for rows in addresses)]
     if not pairs:
         return None
     wanted = fingerprint("comparison", sorted(every.items()), [(b.name, b.digest) for b in store.batches])

@@ -17,6 +17,8 @@ from streamclust.cluster.assign import assign
 from streamclust.cluster.hierarchy import agglomerate, cut
 from streamclust.cluster.restarts import restarts
 from streamclust.config import AlgorithmSettings
+from streamclust.moments import from_block
+from streamclust.preprocessing import fit_scaler, resolve
 from tests.conftest import SHARED_DATA
 from tests.real import vehicles
 
@@ -51,6 +53,13 @@ def ward(Z: np.ndarray, k: int, every: bool, seed: int = 0) -> np.ndarray:
     found = kmeans.lloyd(lambda sets: passes.lloyd_block(Z, sets), {0: start}, 2)[0]
     tree = agglomerate(found.sums.means, found.counts, neighbors=None if every else 10)
     return cut(tree, k)[assign(Z, found.centers)[0]]
+
+
+def scaled(X: np.ndarray) -> np.ndarray:
+    """Rows under ``scaler = "auto"``."""
+    moments = from_block(X, scatter=False)
+    affine = fit_scaler(resolve("auto", moments), moments, X)
+    return (X - affine.center) / affine.scale
 
 
 def _mixture(Z: np.ndarray, label: np.ndarray, centers: np.ndarray) -> np.ndarray:
@@ -97,6 +106,7 @@ def recovery() -> str:
         k, known = int(truth.max()), truth > 0
         for who, found in (
             ("ours", ours(X, k)),
+            ("ours, scaler auto", ours(scaled(X), k)),
             ("scikit-learn", theirs(X, k)),
             ("published", published(group, name, k)),
         ):
