@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 SETTINGS = AlgorithmSettings()
 SEEDS = 3
-FACTORS = {"view": "view_or_model", "colour": "color_pred", "type": "type_pred"}
+FACTORS = {"view": "view_or_model", "colour": "color_pred", "source": "source", "type": "type_pred"}
 
 
 def ours(X: np.ndarray, k: int) -> dict[str, np.ndarray]:
