@@ -293,7 +293,7 @@ def test_a_damaged_chunk_is_exit_3(made, tmp_path):
     content[10] ^= 1
     chunk.write_bytes(content)
     arrays.forget_open_arrays()
-    refused.number = {store: 2}  # the projection comes of stored moments; reducing by it meets the damage
+    refused.number = {store: 3}  # projections come of stored moments; reducing by them meets the damage
     assert str(chunk) in refused(store, invoke("fit", store, "--quiet", "--config", made[2]), 3)
     said = invoke("verify", store)
     assert said.exit_code == 3
