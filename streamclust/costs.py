@@ -46,10 +46,13 @@ def _of_run(shapes: Mapping[str, Shape], further: Mapping[str, Shape], settings:
             *_reduce(name, shape, further, settings, workers),
             steps.cluster(name, shape, settings, workers),
             *(steps.FURTHER[also](name, shape, settings, workers) for also in settings.algorithms.also),
-            steps.outliers(name, shape, settings, workers),
-            steps.tsne(name, shape, settings, workers),
-            steps.place(name, shape, settings, workers),
         ]
+        if AT not in name:
+            found += [
+                steps.outliers(name, shape, settings, workers),
+                steps.tsne(name, shape, settings, workers),
+                steps.place(name, shape, settings, workers),
+            ]
     found.append(steps.every_k({**shapes, **further}, settings, workers))
     return [*found, steps.draw(list(shapes.values()), settings, workers)]
 
@@ -64,12 +67,12 @@ def _of_day(shapes: Mapping[str, Shape], further: Mapping[str, Shape], settings:
     """By models that were fitted before."""
     found = [steps.ingest(name, shape, workers) for name, shape in shapes.items()]
     for name, shape in {**shapes, **further}.items():
-        found += [
-            *_reduce(name, shape, further, settings, workers),
-            steps.label(name, shape, settings, workers),
-            steps.outliers(name, shape, settings, workers, known=True),
-            steps.place(name, shape, settings, workers),
-        ]
+        found += [*_reduce(name, shape, further, settings, workers), steps.label(name, shape, settings, workers)]
+        if AT not in name:
+            found += [
+                steps.outliers(name, shape, settings, workers, known=True),
+                steps.place(name, shape, settings, workers),
+            ]
     return [*found, steps.count_grids()]
 
 

@@ -158,8 +158,7 @@ def mixture(name: str, shape: Shape, settings: Settings, workers: int) -> Step:
 
 def agglomerative(name: str, shape: Shape, settings: Settings, workers: int) -> Step:
     """Micro-clusters or all rows, merged."""
-    p, every = shape.components, shape.n <= settings.algorithms.merged_rows
-    leaves = min(shape.n, settings.algorithms.merged_rows if every else settings.algorithms.micro_clusters)
+    p, leaves = shape.components, _leaves(shape, settings)
     sample = min(shape.n, settings.ingest.sample_rows) * p * 8
     # Heights of all pairs, or of more links than ward's graph has; each worker holds sums of every leaf, and one waits.
     held = 4 * leaves**2 + 8 * leaves * p * 8 + 2 * sample
@@ -167,6 +166,12 @@ def agglomerative(name: str, shape: Shape, settings: Settings, workers: int) -> 
     visits = 6 * shape.n * leaves
     costs = visits * p, visits
     return Step("fit", f"{name}: agglomerative", 6, 6 * shape.n * p * 4, shape.n * 4, peak, *costs, workers)
+
+
+def _leaves(shape: Shape, settings: Settings) -> int:
+    """Of the tree: all rows or, where these are too many, micro-clusters."""
+    every = shape.n <= settings.algorithms.merged_rows
+    return min(shape.n, settings.algorithms.merged_rows if every else settings.algorithms.micro_clusters)
 
 
 FURTHER: Mapping[str, Callable[[str, Shape, Settings, int], Step]] = {
@@ -187,8 +192,8 @@ def every_k(shapes: Mapping[str, Shape], settings: Settings, workers: int) -> St
     # A worker holds a state and adds one; merged ones wait. Each row has two small numbers for every labeling.
     each = 3 * joint + 4 * labelings * min(chunk_rows(shape.n, 4 * shape.components) for shape in shapes.values())
     peak = PROCESS_BYTES["algorithms"] + 2 * joint + max(_at_work(shape, workers, each) for shape in shapes.values())
-    micro = settings.algorithms.micro_clusters if "agglomerative" in also else 0
-    met = {d: shape.n * (sum(kept.get(f"{d}/kmeans", ())) + micro) for d, shape in shapes.items()}
+    leaves = {d: _leaves(shape, settings) if "agglomerative" in also else 0 for d, shape in shapes.items()}
+    met = {d: shape.n * (sum(kept.get(f"{d}/kmeans", ())) + leaves[d]) for d, shape in shapes.items()}
     products = sum(visits * shapes[d].components for d, visits in met.items())
     compared = sum(met.values()) + rows * labelings**2 / 2 + _PER_CELL * clusters**2 / 2
     read = sum(shape.n * shape.components * 4 for shape in shapes.values())

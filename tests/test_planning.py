@@ -114,6 +114,13 @@ def test_mixtures_share_reads_within_a_bound_and_alone_only_where_one_is_as_larg
         assert size + planning.mixture_bytes(after[0], p, covariance) > planning.EM_BYTES
 
 
+def test_every_k_is_compared_at_the_cost_of_every_leaf_of_the_tree():
+    settings, n = load_settings(None, {"algorithms.also": ["agglomerative"]}), 9_000
+    found = costs.plan({"a": Shape(n, 64, p=20)}, settings, 2).steps
+    compared = next(step for step in found if step.name == "compare every k")
+    assert compared.products >= n * n * 20, "so few rows are merged one by one, and each meets all"
+
+
 def test_every_k_of_a_mixture_costs_reads_and_no_more_memory_than_the_bound():
     one, all_of_them = (
         {

@@ -70,7 +70,7 @@ def propose(job: Job, days: Days = None) -> Proposal:
     store, chosen = job.store, _chosen(job.store, days)
     names = [batch.name for batch in chosen]
     before = {d: store.snapshot.newest("model", f"{d}/kmeans") for d in reduced.asked(job)}
-    settings = [getattr(job.settings, name).model_dump() for name in ("reduce", "mix", "cluster")]
+    settings = [getattr(job.settings, name).model_dump(exclude={"also"}) for name in ("reduce", "mix", "cluster")]
     key = fingerprint(names, before, settings, job.settings.seed)
     found = _fit(job, key, names, before)
     fitted = {d: model for d, model in found.items() if model != before[d]}

@@ -10,12 +10,14 @@ from streamclust.blocks import Dask, Serial
 from streamclust.config import Settings, load_settings
 from streamclust.errors import InputError
 from streamclust.ingest import ingest
+from streamclust.job import fingerprint
 from streamclust.planning import Shape
 from streamclust.readers.case import open_case
-from streamclust.stages import reduced
+from streamclust.stages import reduced, refit
 from streamclust.stages.names import name_cluster, names
 from streamclust.stages.watch import watch
 from streamclust.store import arrays
+from streamclust.store.trial import proposed
 from tests.cases import job_on, matrices, small, spoil, work, write_case
 from tests.faults import chunk_bytes, contents, no_fsync
 
@@ -135,6 +137,19 @@ def test_later_ones_leave_the_others_as_they_are(tmp_path):
     assert before.items() <= contents(job.store).items()
 
 
+def test_a_refit_that_waits_is_known_by_the_same_key_as_before_there_were_further_scalers(tmp_path):
+    """Else what an earlier version proposed would be fitted once more."""
+    with no_fsync():
+        job = job_on(tmp_path / "s", small())
+        ingest(job, open_case(case_of(tmp_path / "mon", slice(N))))
+        before = {d: None for d in DIMS}
+        refit.propose(job)
+    settings = [getattr(small(), name).model_dump() for name in ("reduce", "mix", "cluster")]
+    del settings[0]["also"]
+    key = fingerprint([batch.name for batch in job.store.batches], before, settings, 0)
+    assert {entry.attributes["proposal"] for entry in proposed(job.store.snapshot).values()} == {key}
+
+
 def test_a_plan_knows_them():
     shapes, settings = {"a": Shape(10_000, 200)}, load_settings(None, {"reduce.also": ["none", "robust"]})
     one, all_of_them = costs.plan(shapes, Settings(), 2), costs.plan(shapes, settings, 2)
@@ -142,6 +157,9 @@ def test_a_plan_knows_them():
     assert {"a: fit PCA", "a@none: fit PCA", "a@robust: cluster"} <= read.keys()
     assert read["a: reduce"] == next(step.bytes_read for step in one.steps if step.name == "a: reduce")
     assert "a@none: reduce" not in read
+    assert {"a@none: outliers", "a@none: fit t-SNE", "a@none: place on the map"}.isdisjoint(read)
+    day = {step.name for step in costs.plan(shapes, settings, 2, "daily").steps if "@" in step.name}
+    assert day == {"a@none: label", "a@robust: label"}
     assert all_of_them.disk_bytes > one.disk_bytes
 
 
