@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from streamclust.job import Job
 from streamclust.render.agreement_chart import Block, agreement_chart
 from streamclust.render.parts import Cell, Figure, Section, Table
@@ -25,6 +27,7 @@ def describe_every_k(job: Job) -> Section | None:
     if model is None:
         return None
     about, pairs = job.store.snapshot.entries[model].attributes, agreement(job.store)
+    told = _telling(pairs, about["clusterings"])
     called, chosen = _called(list(about["chosen"])), about["chosen"]
     blocks = [
         Block(words, tuple(k for name, k, _ in about["clusterings"] if name == block), chosen[block])
@@ -38,9 +41,9 @@ def describe_every_k(job: Job) -> Section | None:
     )
     return Section(
         title=TITLE,
-        paragraphs=tuple(_said(pairs, called, chosen, thinned=about["thinned"])),
+        paragraphs=tuple(_said(pairs, told, called, chosen, thinned=about["thinned"])),
         figures=(Figure(title=TITLE, image=image, caption=caption, file_name="agreement.png"),),
-        tables=(_table(pairs, called, chosen),),
+        tables=(_table(pairs, told, called, chosen),),
     )
 
 
@@ -50,17 +53,29 @@ def _called(names: list[str]) -> dict[str, str]:
     return {name: name.removesuffix("/kmeans") if plain else name.replace("/", " ") for name in names}
 
 
-def _said(pairs: pd.DataFrame, called: dict[str, str], chosen: dict[str, int], *, thinned: bool) -> list[str]:
-    """Which two agree most, of different descriptors, or else algorithms, or else neighbouring k."""
-    of = pairs[PAIR].apply(lambda names: names.str.rpartition("/")[0].map(came_as))
+def _telling(pairs: pd.DataFrame, clusterings: list[tuple[str, int, int]]) -> pd.DataFrame:
+    """Those with rows and more than one cluster on both sides: two of a single cluster each agree whatever rows are."""
+    several = {(name, k) for name, k, size in clusterings if size > 1}
+    sides = (zip(pairs[x], pairs[f"k_{x}"], strict=True) for x in PAIR)
+    tell = np.array([several.issuperset(both) for both in zip(*sides, strict=True)], bool)
+    return pairs[pairs["adjusted_rand"].notna() & tell]
+
+
+def _said(
+    pairs: pd.DataFrame, told: pd.DataFrame, called: dict[str, str], chosen: dict[str, int], *, thinned: bool
+) -> list[str]:
+    """Which two agree most, of different descriptors, or else algorithms, or else scalers, or else neighbouring k."""
+    of, by = (told[PAIR].apply(lambda names, i=i: names.str.rpartition("/")[i]) for i in (0, 2))
+    of = of.apply(lambda names: names.map(came_as))
     kinds = {
         "across descriptors": of["a"] != of["b"],
-        "across algorithms": pairs["a"] != pairs["b"],
-        "among neighbouring k": pairs.index.isin(pairs.groupby(["a", "k_a"]).head(1).index),
+        "across algorithms": by["a"] != by["b"],
+        "across scalers": told["a"] != told["b"],
+        "among neighbouring k": told.index.isin(told.groupby(["a", "k_a"]).head(1).index),
     }
     found = []
     for words, which in kinds.items():
-        some = pairs[which & pairs["adjusted_rand"].notna()]
+        some = told[which]
         if len(some):
             best = some.loc[some["adjusted_rand"].idxmax()]
             one, other = (f"{called[best[x]]} at k = {best[f'k_{x}']}" for x in PAIR)
@@ -90,11 +105,11 @@ def _ks(pairs: pd.DataFrame, name: str) -> set[int]:
     return {int(k) for x in PAIR for k in pairs.loc[pairs[x] == name, f"k_{x}"]}
 
 
-def _table(pairs: pd.DataFrame, called: dict[str, str], chosen: dict[str, int]) -> Table:
+def _table(pairs: pd.DataFrame, told: pd.DataFrame, called: dict[str, str], chosen: dict[str, int]) -> Table:
     """At which k each two clusterings agree most, and how far at the chosen k."""
-    some = pairs[(pairs["a"] != pairs["b"]) & pairs["adjusted_rand"].notna()]
-    some = some if len(some) else pairs[pairs["adjusted_rand"].notna()]
-    at_chosen = some[(some["k_a"] == some["a"].map(chosen)) & (some["k_b"] == some["b"].map(chosen))]
+    some = told[told["a"] != told["b"]]
+    some = some if len(some) else told
+    at_chosen = pairs[(pairs["k_a"] == pairs["a"].map(chosen)) & (pairs["k_b"] == pairs["b"].map(chosen))]
     usual = at_chosen.set_index(PAIR)["adjusted_rand"].to_dict()
     best = some.loc[some.groupby(PAIR)["adjusted_rand"].idxmax()].sort_values("adjusted_rand", ascending=False)
     rows = tuple[tuple[Cell, ...], ...](

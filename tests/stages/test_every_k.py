@@ -186,6 +186,27 @@ def test_one_descriptor_at_one_k_agrees_with_nothing(tmp_path):
         streamclust.agreement(job.store)
 
 
+def test_a_single_cluster_on_each_side_is_no_agreement_to_speak_of(tmp_path):
+    job, _ = fit_on(tmp_path, algorithms__also=[], cluster__k_min=1)
+    frame, section = streamclust.agreement(job.store), describe_every_k(job)
+    assert frame[(frame["k_a"] == 1) & (frame["k_b"] == 1)]["adjusted_rand"].tolist() == [1.0]
+    assert "k = 1" not in section.paragraphs[0]
+    assert not any("k = 1" in words for row in section.tables[0].rows for words in row[:2])
+
+
+@pytest.mark.parametrize(
+    ("also", "words"), [([], "across scalers (adj"), (["agglomerative"], "across algorithms (adj")], ids=["one", "two"]
+)
+def test_scalers_are_no_algorithms(tmp_path, also, words):
+    with no_fsync():
+        job = job_on(tmp_path / "s", small(reduce__also=["none"], algorithms__also=also))
+        ingest(job, open_case(write_case(tmp_path / "case", matrices(4, 200, {"vdc": 8}))))
+        pipeline.fit(job)
+    said = describe_every_k(job).paragraphs[0]
+    assert words in said
+    assert len({name in said for name in ("agglomerative", "kmeans")}) == 1, "both are named, or none"
+
+
 def test_the_file_has_every_pair_and_the_sentence_the_best(fitted):
     job, _ = fitted
     section = describe_every_k(job)

@@ -142,7 +142,7 @@ def test_a_refit_that_waits_is_known_by_the_same_key_as_before_there_were_furthe
     with no_fsync():
         job = job_on(tmp_path / "s", small())
         ingest(job, open_case(case_of(tmp_path / "mon", slice(N))))
-        before = {d: None for d in DIMS}
+        before = dict.fromkeys(DIMS)
         refit.propose(job)
     settings = [getattr(small(), name).model_dump() for name in ("reduce", "mix", "cluster")]
     del settings[0]["also"]
