@@ -71,13 +71,14 @@ def compare_every_k(job: Job, models: Mapping[str, str]) -> str | None:
     ``models`` maps descriptors to k-means models. K-means and the tree are compared at each k that they were tried at,
     the mixture at its own, as only the best one is kept. Labels are worked out again block by block and never stored.
     Where all have more than MOST clusters together, some k are left out; where the chosen ones alone do, or fewer than
-    two clusterings are there, nothing is made.
+    two clusterings are there, nothing is made, and what was made before is taken out.
     """
     store, asked = job.store, _asked(job.store, clusterings(job, models))
     sizes = [size for _, _, size in asked.columns]
     if models and not sizes:
         job.journal.warn(f"not every k was compared: all chosen clusterings have more than {MOST:,} clusters together")
     if len(sizes) < 2:
+        _discard(store)
         return None
     addresses = _addresses(store, asked, models)
     there = sorted({(rows.batch, *sorted(rows.arrays)) for rows in addresses})
@@ -90,6 +91,13 @@ def compare_every_k(job: Job, models: Mapping[str, str]) -> str | None:
         joint = job.executor.fold(add_joint, addresses, np.add, labelers, sizes, run=1)
         scored = job.executor.map(score_row, range(len(sizes)), joint, sizes)
         return _publish(job, asked, joint, mirrored(scored, joint, sizes), wanted)
+
+
+def _discard(store: Store) -> None:
+    """Take out what was compared of models before, which would else pass for what is in force."""
+    stale = tuple(n for n, e in store.snapshot.of_kind(KIND).items() if e.attributes["role"] == ROLE)
+    if stale:
+        store.publish("discard every k", {}, remove=stale)
 
 
 def _publish(job: Job, asked: Asked, joint: Joint, scores: Mapping[str, NDArray[Any]], wanted: str) -> str:

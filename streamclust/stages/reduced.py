@@ -96,11 +96,13 @@ def _mix(job: Job) -> Source:
 
 def extend(job: Job, names: Iterable[str]) -> None:
     """Reduce, by projections as they are, every batch that they did not reduce yet; the same rows are read once."""
-    store, alike = job.store, dict[tuple[str, ...], dict[str, Source]]()
-    for name in names:
-        source = of_projection(store, name)
-        extend(job, [parent for parent, _ in source.parts.values()])
-        alike.setdefault(source.needs, {})[name] = source
+    store, alike = job.store, dict[tuple[Any, ...], dict[str, Source]]()
+    every = {name: of_projection(store, name) for name in names}
+    parents = [parent for source in every.values() for parent, _ in source.parts.values()]
+    if parents:  # which share their reads with the others
+        extend(job, [*parents, *(name for name, source in every.items() if not source.parts)])
+    for name, source in every.items():
+        alike.setdefault(tuple(source.parts.items()) or source.needs, {})[name] = source
     for sources in alike.values():
         for batch in store.batches:
             known = store.snapshot.entries

@@ -173,6 +173,7 @@ def test_of_too_many_clusters_some_k_are_left_out_and_said(fitted, monkeypatch, 
     monkeypatch.setattr(joint.thin, "__defaults__", (4,))
     assert every_k.compare_every_k(job, models) is None
     assert "not every k was compared" in job.journal.warnings[-1]
+    assert describe_every_k(job) is None, "what was compared before is of other clusterings"
 
 
 def test_one_descriptor_at_one_k_agrees_with_nothing(tmp_path):

@@ -84,6 +84,28 @@ def test_each_is_to_the_bit_what_that_scaler_gives_alone_and_all_share_a_read(tm
     assert len(once) > 4
 
 
+def test_a_day_is_read_once_beside_a_mix_too(tmp_path):
+    with no_fsync(), chunk_bytes(2048):
+        job = job_on(tmp_path / "s", small(reduce__also=["none"], mix__of=["a", "b"]))
+        ingest(job, open_case(case_of(tmp_path / "mon", slice(N))))
+        projections = reduced.reduce(job, reduced.asked(job)).values()
+        ingest(job, open_case(case_of(tmp_path / "tue", slice(N, None))))
+        read, reads = arrays.read_rows, []
+
+        def counted(where, *ends):
+            reads.append((str(where), *ends))
+            return read(where, *ends)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(arrays, "read_rows", counted)
+            reduced.extend(job, projections)
+    of_rows = [each for each in reads if "/descriptors/" in each[0]]
+    assert len(of_rows) == len(set(of_rows)) > 2
+    assert {
+        reduced.reduced_name(name, job.store.batches[1]) for name in projections
+    } <= job.store.snapshot.entries.keys()
+
+
 def test_they_are_clustered_compared_and_exported(fitted):
     store, names = fitted.store, {d + at for d in DIMS for at in ("", *(f"@{scaler}" for scaler in ALSO))}
     table = store.labels().compute()
