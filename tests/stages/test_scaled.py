@@ -152,10 +152,11 @@ def test_a_day_and_a_refit(tmp_path):
 def test_later_ones_leave_the_others_as_they_are(tmp_path):
     with no_fsync():
         job = work(tmp_path / "s", case_of(tmp_path / "mon", slice(N)), small())
-        before = contents(job.store)
+        before, were = contents(job.store), {d: job.store.snapshot.newest("model", f"{d}/kmeans") for d in DIMS}
         job.settings = small(reduce__also=["none"])
         models = pipeline.fit(job)
     assert models.keys() == {"a", "b", "a@none", "b@none"}
+    assert were.items() <= models.items()
     assert before.items() <= contents(job.store).items()
 
 
