@@ -32,7 +32,8 @@ def describe_scalers(job: Job, models: Mapping[str, str]) -> Iterator[Section]:
     sets: dict[str, list[str]] = {}
     for descriptor in sorted(models):  # the one that is set comes first
         sets.setdefault(came_as(descriptor), []).append(descriptor)
-    found = [_table(job, models, names) for names in sets.values() if len(names) > 1]
+    every = [_table(job, models, names) for names in sets.values() if len(names) > 1]
+    found = [(said, table) for said, table in every if len(table.rows) > 1]
     if found:
         said, tables = zip(*found, strict=True)
         yield Section(title="Which scaler?", paragraphs=said, tables=tables)
@@ -68,7 +69,7 @@ def _sentence(descriptor: str, rows: Sequence[tuple[Any, ...]]) -> str:
     best, means = rows[0][0], [row[6] for row in rows]
     if None in means:
         return f"{descriptor}: nothing is known of how stable its clusters are."
-    said = ", ".join(f"{row[0]} {row[6]:.2f}" for row in rows)
+    said = ", ".join(f"{row[0]} {row[6]:z.2f}" for row in rows)
     return f"{descriptor}: halves of its rows agree most under {best} (adjusted Rand index, mean of every k: {said})."
 
 

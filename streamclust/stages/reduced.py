@@ -74,8 +74,10 @@ def _projection(job: Job, source: Source) -> str:
     batches = [batch for batch in store.batches if source.has(batch)]
     if not batches:
         raise InputError("setting mix.of", f"no batch has all of {', '.join(source.parts)}", "descriptors of one batch")
-    scaler = "none" if source.parts else descriptor.partition(AT)[2] or settings.scaler
-    facts = [descriptor, [b.digest for b in batches], settings.model_dump(exclude={"also"}), job.settings.seed]
+    further = descriptor.partition(AT)[2]
+    scaler = "none" if source.parts else further or settings.scaler
+    how = settings.model_dump(exclude={"also"}) | ({"scaler": further} if further else {})
+    facts = [descriptor, [b.digest for b in batches], how, job.settings.seed]
     facts += [sorted(source.parts.items())] if source.parts else []
     wanted = fingerprint("projection", *facts)
     name = store.snapshot.find("projection", wanted)

@@ -13,6 +13,7 @@ from streamclust.ingest import ingest
 from streamclust.job import fingerprint
 from streamclust.planning import Shape
 from streamclust.readers.case import open_case
+from streamclust.reporting.scalers import describe_scalers
 from streamclust.stages import reduced, refit
 from streamclust.stages.names import name_cluster, names
 from streamclust.stages.watch import watch
@@ -171,6 +172,23 @@ def test_a_refit_that_waits_is_known_by_the_same_key_as_before_there_were_furthe
     del settings[0]["also"]
     key = fingerprint([batch.name for batch in job.store.batches], before, settings, 0)
     assert {entry.attributes["proposal"] for entry in proposed(job.store.snapshot).values()} == {key}
+
+
+def test_another_scaler_in_force_leaves_further_ones_as_they_are(tmp_path):
+    with no_fsync():
+        job = job_on(tmp_path / "s", small(reduce__also=["none"]))
+        ingest(job, open_case(case_of(tmp_path / "mon", slice(N))))
+        before = reduced.reduce(job, reduced.asked(job))
+        job.settings = small(reduce__also=["none"], reduce__scaler="robust")
+        after = reduced.reduce(job, reduced.asked(job))
+    assert {d for d in before if before[d] == after[d]} == {"a@none", "b@none"}
+
+
+def test_one_scaler_by_two_names_is_no_choice(tmp_path):
+    with no_fsync():
+        job = job_on(tmp_path / "s", small(reduce__scaler="auto", reduce__also=["standard"]))
+        ingest(job, open_case(case_of(tmp_path / "mon", slice(N))))
+        assert list(describe_scalers(job, pipeline.fit(job))) == [], "auto stands for standard here"
 
 
 def test_a_plan_knows_them():
