@@ -180,10 +180,10 @@ def score(job: Job) -> dict[str, Any]:
 
     The mix has a score of its own, but none in the fused one: it would count its parts twice.
     """
-    models = primary(_fitted(job))
+    models, own = primary(_fitted(job)), job.store.descriptors
     parents = {d: job.store.snapshot.entries[m].attributes["parents"][0] for d, m in models.items()}
     measured = {d: strangeness.measure(job, parents[d], model) for d, model in models.items()}
-    fusion = fused.fuse(job, {d: model for d, model in measured.items() if d in job.store.descriptors})
+    fusion = fused.fuse(job, {d: model for d, model in measured.items() if d in own})
     about = job.store.snapshot.entries[fusion].attributes
     return {key: about[key] for key in ("scored", "flagged", "invalid", "budget", "threshold", "weights")}
 

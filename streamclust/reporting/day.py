@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from streamclust import __version__
-from streamclust.config import AT
 from streamclust.detector import FEW_DAYS, LEAST_ROWS
 from streamclust.drift import Alarm, place
 from streamclust.job import Job
@@ -20,11 +19,12 @@ from streamclust.render import day as page
 from streamclust.render import day_data as dd
 from streamclust.render.parts import Outlier
 from streamclust.reporting.album import Album
+from streamclust.reporting.collect import clusterings
 from streamclust.reporting.day_clusters import clusters_of, describe_day
 from streamclust.reporting.watched import alarms_of, early, entry_of, figures_of
 from streamclust.stages.labels import labels_name
 from streamclust.stages.observe import camera_column
-from streamclust.stages.sources import described
+from streamclust.stages.sources import primary
 from streamclust.store import table
 from streamclust.store.store import Batch
 from streamclust.streams import Stream
@@ -171,8 +171,9 @@ def _cameras(job: Job, batch: Batch, alarmed: set[str]) -> dd.Cameras | None:
 
 def _missing(job: Job, batch: Batch) -> Iterator[str]:
     about = batch.entry.attributes
+    own = job.store.descriptors
     for descriptor in _fitted(job):
-        if descriptor in job.store.descriptors and not batch.has(descriptor):
+        if descriptor in own and not batch.has(descriptor):
             yield f"The descriptor {descriptor} did not come with this day."
     for descriptor, found in about["descriptors"].items():
         if bad := batch.n - found["valid"]:
@@ -210,8 +211,7 @@ def _notes(job: Job, batch: Batch) -> Iterator[str]:
 
 
 def _fitted(job: Job) -> Sequence[str]:
-    newest = job.store.snapshot.newest
-    return [d for d in described(job.store) if AT not in d and newest("model", f"{d}/kmeans")]
+    return list(primary(clusterings(job)))
 
 
 def _previous(job: Job, batch: Batch) -> tuple[str, str] | None:

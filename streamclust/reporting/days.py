@@ -11,10 +11,11 @@ from streamclust.drift import Alarm
 from streamclust.job import Job
 from streamclust.render import day as page
 from streamclust.render import day_data as dd
+from streamclust.reporting.collect import clusterings
 from streamclust.reporting.day import INDEX, acknowledgement, command, page_of
 from streamclust.reporting.watched import alarms_of, figures_of
 from streamclust.stages.names import cluster_ids, names
-from streamclust.stages.sources import described, primary
+from streamclust.stages.sources import primary
 from streamclust.store.store import Batch
 from streamclust.streams import Figure, Stream
 
@@ -37,8 +38,8 @@ def collect_days(job: Job) -> dd.Days:
     batches = [batch for batch in store.batches if batch.name in entries]
     figures = [figures_of(store, entries[batch.name]) for batch in batches]
     outliers = store.snapshot.newest("model", "outliers")
-    fitted = _fitted(job)
-    wanted = [d for d in fitted if d in store.descriptors]
+    fitted, own = primary(clusterings(job)), store.descriptors
+    wanted = [d for d in fitted if d in own]
     return dd.Days(
         store=store.path.name,
         created=dt.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
@@ -48,12 +49,6 @@ def collect_days(job: Job) -> dd.Days:
         command=command(job, "ID"),
         version=__version__,
     )
-
-
-def _fitted(job: Job) -> dict[str, str]:
-    newest = job.store.snapshot.newest
-    found = {d: newest("model", f"{d}/kmeans") for d in described(job.store)}
-    return primary({descriptor: model for descriptor, model in found.items() if model})
 
 
 def _row(job: Job, batch: Batch, figures: Figures, alarms: Sequence[Alarm], wanted: Sequence[str]) -> dd.DayRow:

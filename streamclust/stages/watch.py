@@ -53,7 +53,7 @@ def watch(job: Job, batch: str) -> list[Alarm]:
         figures = _complete(before, seen)
         state, readings = detector.update(before, figures, job.settings.daily.days_between_false_alarms)
         raised = _alarms(job, found, models, measures, seen, readings, missed)
-    name = f"days/{batch.split('/', 1)[1]}"
+    name, own = f"days/{batch.split('/', 1)[1]}", store.descriptors
     draft = store.draft(name, "day", fingerprint("day", reference, batch))
     _write(draft, state)
     _write_readings(draft, state, seen, figures, readings)
@@ -62,7 +62,7 @@ def watch(job: Job, batch: str) -> list[Alarm]:
         "id": found.id,
         "reference": reference,
         "rows": found.n,
-        "missing": [d for d in models if d in store.descriptors and not found.has(d)],
+        "missing": [d for d in models if d in own and not found.has(d)],
         "alarms": [asdict(alarm) for alarm in raised],
     }
     store.publish(f"watch {found.id}", {name: (draft, draft.entry(attributes, {}))})
