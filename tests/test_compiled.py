@@ -16,6 +16,24 @@ def count(values, counts):
         counts[values[i]] += 1
 
 
+@compiled
+def double(values):
+    for i in range(len(values)):
+        values[i] *= 2
+
+
+@compiled
+def double_sum(values):
+    double(values)
+    return values.sum()
+
+
+def test_a_loop_calls_another_of_its_file():
+    values = np.arange(3.0)
+    assert double_sum(values) == 6
+    assert values.tolist() == [0, 2, 4]
+
+
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS])
 def test_what_cannot_be_kept_still_runs_and_once(monkeypatch, error):
     def refuse(*_):

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamclust.cluster.assign import assign, origin_of
-from streamclust.metrics import group_sums
+from streamclust.cluster.assign import origin_of
+from streamclust.cluster.products import walk
 
 Float = NDArray[np.floating[Any]]
 
@@ -33,14 +33,11 @@ def anneal(X: Float, centers: Float, seed: Sequence[int]) -> NDArray[np.float32]
     size = min(n, max(_BATCH, _PER_CENTER * k))
     steps = min(_STEPS, _EPOCHS * n // size)
     remembered = _HOT * (n / size / _HOT) ** (np.arange(steps) / max(1, steps - 1))  # in steps
-    means, counts = centers.astype(np.float64), np.zeros(k)
     rng, origin = np.random.default_rng(seed), origin_of(centers)
     order = rng.permutation(n) if n <= steps * size else rng.integers(n, size=steps * size)
-    for step, kept in enumerate(remembered / (1 + remembered)):
-        rows = X.take(order.take(np.arange(step * size, (step + 1) * size), mode="wrap"), axis=0)
-        labels = assign(rows, means.astype(np.float32), origin=origin)[0]
-        met = np.bincount(labels, minlength=k)
-        counts = kept * counts + met
-        seen = met > 0
-        means[seen] += (group_sums(rows, labels, k)[seen] - met[seen, None] * means[seen]) / counts[seen, None]
-    return means.astype(np.float32)
+    extent = np.abs(X[order[:size]].astype(np.float64) - origin).max()
+    unit = 2.0 ** -np.ceil(np.log2(extent)) if extent else 1.0  # squares of 1e25 are beyond float32
+    means = (centers.astype(np.float64) - origin) * unit
+    walk(X, order, size, remembered / (1 + remembered), origin, unit, means)
+    found = (means / unit + origin).astype(np.float32)
+    return found if np.isfinite(found).all() else centers

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamclust.cluster.scans import lowest
+from streamclust.cluster.products import lowest_of_sets
 
 Float = NDArray[np.floating[Any]]
 Labels = NDArray[np.int32]
 Distances = NDArray[np.float64]
 
-_TILE_ROWS = 4096
+TILE_ROWS, LONG_TILE = 4096, 2**14
 # Scores of one GEMM stay in the second-level cache for small k and below 16 MiB for any k.
-_CACHED_SCORES = 2**18
+_CACHED_SCORES = 2**16
 _SCRATCH = 2**22
 _PAIRS = 2**18
 _JOINT = 256  # centres of small sets that share one GEMM, which a few columns at a time would leave half idle
@@ -51,7 +51,7 @@ class Tile:
 
 def gemm_rows(k: int) -> int:
     """Rows per GEMM against k centres: a function of k only, so that it never depends on the machine."""
-    rows = min(_TILE_ROWS, max(256, _CACHED_SCORES // k), max(16, _SCRATCH // k))
+    rows = min(TILE_ROWS, max(256, _CACHED_SCORES // k), max(16, _SCRATCH // k))
     return int(2 ** int(np.log2(rows)))
 
 
@@ -77,42 +77,29 @@ def tiles(
     *,
     second: bool = False,
     origin: NDArray[np.float32] | None = None,
+    most: int = TILE_ROWS,
 ) -> Iterator[Tile]:
-    """Walk over X : (n, p) in tiles with the nearest of each set's centers : (k, p); see `assign`.
+    """Walk over X : (n, p) in tiles of ``most`` rows with the nearest of each set's centers : (k, p); see `assign`.
 
-    A tile stays in the processor's cache while every set that shares its origin is compared with it.
+    Sets that share an origin share a walk. Tiles that are centred for it have at most `TILE_ROWS`.
     """
     sharing: dict[bytes, list[int]] = {}
     for i, centers in enumerate(sets):
         sharing.setdefault((origin_of(centers) if origin is None else origin).tobytes(), []).append(i)
     for key, which in sharing.items():
         about = np.frombuffer(key, np.float32)
-        joints = [_Joint([sets[i] for i in part], about, rows_per_gemm, second=second) for part in _joined(which, sets)]
+        ready = _Sets([sets[i] for i in which], about, rows_per_gemm, second=second)
         far = bool(about.any()) or X.dtype != np.float32
-        buffer = np.empty((min(len(X), _TILE_ROWS) * far, X.shape[1]), np.float32)
-        for start in range(0, len(X), _TILE_ROWS):
-            tile = X[start : start + _TILE_ROWS]
+        step = min(most, TILE_ROWS) if far else most
+        buffer = np.empty((min(len(X), step) * far, X.shape[1]), np.float32)
+        for start in range(0, len(X), step):
+            tile = X[start : start + step]
             with np.errstate(over="ignore", invalid="ignore"):
                 Z = np.subtract(tile, about, out=buffer[: len(tile)], casting="same_kind") if far else tile
-                norms = np.vecdot(Z, Z)
-                found = [joint.nearest(tile, Z, norms) for joint in joints]
-            labels = np.concatenate([labels for labels, _ in found])
-            distances = np.concatenate([distances for _, distances in found])
+                labels, distances = ready.nearest(tile, Z)
             yield Tile(
                 slice(start, start + len(tile)), about, Z, tuple(which), labels, distances[:, 0], distances[:, 1]
             )
-
-
-def _joined(which: Sequence[int], sets: Sequence[Float]) -> list[list[int]]:
-    """Neighbours together while they have few centres."""
-    parts, held = list[list[int]](), _JOINT + 1
-    for i in which:
-        held += len(sets[i])
-        if held > _JOINT:
-            parts.append([])
-            held = len(sets[i])
-        parts[-1].append(i)
-    return parts
 
 
 def assign(
@@ -143,7 +130,7 @@ def assign(
     (scikit-learn#9354).
     """
     labels, sqdist = np.empty(len(X), np.int32), np.empty(len(X), np.float64)
-    for tile in tiles(X, [centers], rows_per_gemm, origin=origin):
+    for tile in tiles(X, [centers], rows_per_gemm, origin=origin, most=LONG_TILE):
         labels[tile.rows], sqdist[tile.rows] = tile.labels[0], tile.sqdist[0]
     return labels, sqdist
 
@@ -155,26 +142,35 @@ def exact_sqdist(X: Float, centers: Float, labels: NDArray[np.integer[Any]]) -> 
     return squares
 
 
-class _Joint:
-    """Sets of centres made ready for many tiles, all compared by one GEMM.
+class _Sets:
+    """Sets of centres made ready for many tiles; small neighbours share a GEMM.
 
     Distances : (s, 2, m), to the nearest and, if asked for, to the second nearest centre.
     """
 
     def __init__(self, sets: Sequence[Float], origin: Float, rows_per_gemm: int | None, *, second: bool) -> None:
         self.centers, self.origin, self.second = np.concatenate(sets), origin, second
-        self.ends = np.cumsum([0] + [len(centers) for centers in sets])
+        sizes = [len(centers) for centers in sets]
+        self.ends = np.cumsum([0, *sizes])
         self.sets = [slice(start, stop) for start, stop in pairwise(self.ends)]
-        self.rows = rows_per_gemm or gemm_rows(len(self.centers))
+        self.parts = _parts(sizes)
+        self.rows = rows_per_gemm or gemm_rows(np.diff(self.ends[self.parts]).max())
         with np.errstate(over="ignore"):
             self.minus = origin - self.centers.astype(np.float32)
             self.half = np.vecdot(self.minus, self.minus) / 2
-        self.again, self.first = _repeated(self.minus, self.half)
-        self.scores = np.empty(min(self.rows, _TILE_ROWS) * len(self.centers), np.float32)
+        repeated = [
+            start + _repeated(self.minus[start:stop], self.half[start:stop]) for start, stop in pairwise(self.ends)
+        ]
+        self.again, self.first = np.concatenate(repeated, axis=1)
 
-    def nearest(self, tile: Float, Z: Float, norms: Float) -> tuple[Labels, Distances]:
+    def nearest(self, tile: Float, Z: Float) -> tuple[Labels, Distances]:
         """Per set, of a tile : (s, m); rows that rounding could decide are compared again with more care."""
-        labels, sqdist, near = self._lowest(Z, norms)
+        m, s = len(Z), len(self.sets)
+        labels, sqdist = np.empty((s, m), np.int32), np.full((s, 2, m), np.inf)
+        norms, near = np.empty(m, np.float32), np.zeros(m, np.bool_)
+        about = self.minus, self.half, self.ends, self.parts, self.again, self.first
+        rounding = 100 * rounding_of(Z, Z.shape[1])
+        lowest_of_sets(np.ascontiguousarray(Z), *about, self.rows, rounding, self.second, norms, labels, sqdist, near)
         wide = ~(norms + 2 * self.half.max() < FAR)
         doubtful = np.flatnonzero(near & ~wide)
         for start in range(0, len(doubtful), self.rows):
@@ -186,18 +182,6 @@ class _Joint:
             half, norms = np.vecdot(minus, minus) / 2, np.vecdot(Z, Z)
             labels[:, beyond], sqdist[:, :, beyond] = self._nearest(tile[beyond], Z, norms, minus, half)
         return labels, sqdist
-
-    def _lowest(self, Z: Float, norms: Float) -> tuple[Labels, Distances, NDArray[np.bool_]]:
-        """The same from one product for the centred rows Z, and where rounding could decide : (m,)."""
-        labels, sqdist = np.zeros((len(self.sets), len(Z)), np.int32), np.full((len(self.sets), 2, len(Z)), np.inf)
-        near, rounding = np.zeros(len(Z), np.bool_), 100 * rounding_of(Z, Z.shape[1])
-        for start in range(0, len(Z), self.rows):
-            rows = Z[start : start + self.rows]
-            scores = self.scores[: len(self.minus) * len(rows)].reshape(-1, len(rows))
-            np.matmul(self.minus, rows.T, out=scores)
-            scores[self.again] = scores[self.first]
-            lowest(scores, self.half, self.ends, norms, rounding, start, self.second, labels, sqdist, near)
-        return labels, sqdist, near
 
     def _nearest(self, tile: Float, Z: Float, norms: Float, minus: Float, half: Float) -> tuple[Labels, Distances]:
         """As `nearest`, where rounding decides by direct differences."""
@@ -214,17 +198,28 @@ class _Joint:
         return labels, sqdist
 
 
-def _repeated(centers: Float, half: Float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Which centres : (k, p) repeat an earlier one, and which: a product may round their scores differently."""
+def _parts(sizes: Sequence[int]) -> NDArray[np.int64]:
+    """Which of some sets of centres begin a GEMM, neighbours together while they have few, and how many sets are."""
+    begin, held = [0], sizes[0]
+    for i, size in enumerate(sizes[1:], 1):
+        held += size
+        if held > _JOINT:
+            begin.append(i)
+            held = size
+    return np.array([*begin, len(sizes)])
+
+
+def _repeated(centers: Float, half: Float) -> NDArray[np.intp]:
+    """Which centres : (k, p) repeat an earlier one, and which : (2, r); products may round their scores differently."""
     order = np.argsort(half)
     alike = np.flatnonzero(half[order[1:]] == half[order[:-1]])
     if not len(alike):
-        return alike, alike
+        return np.empty((2, 0), np.intp)
     some = np.unique(order[np.concatenate([alike, alike + 1])])
     _, first, vector = np.unique(centers[some], axis=0, return_index=True, return_inverse=True)
     earliest = some[first[vector.ravel()]]
     again = earliest < some
-    return some[again], earliest[again]
+    return np.stack([some[again], earliest[again]])
 
 
 def rounding_of(like: Float, p: int) -> float:

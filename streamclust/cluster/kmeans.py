@@ -39,6 +39,7 @@ def lloyd(
     max_iter: int = 6,
     tol: float = 1e-4,
     *,
+    keep: int | None = None,
     descending: bool = True,
 ) -> dict[Key, LloydResult]:
     """Lloyd's algorithm, accelerated as `onward` says, for many sets of centres that share every read of the data.
@@ -55,12 +56,14 @@ def lloyd(
         1000 centres or more compares rows with those that are near, see `two_level`.
     tol : float
         A set is done when its centres' squared moves add up to at most ``tol`` x inertia / n.
+    keep : int
+        After the first pass only so many sets go on, those of the lowest inertia.
     descending : bool
         Whether the largest cluster must come first, for which most sets are read once more.
 
     Returns
     -------
-    One result per key with min(k, distinct rows) clusters, none empty: what `assign` finds at its centres.
+    One result for each set that went on, of min(k, distinct rows) clusters, none empty: what `assign` finds there.
     """
     active = {key: np.ascontiguousarray(centers, np.float32) for key, centers in starts.items()}
     converged, ordered, done = dict.fromkeys(starts, False), set[Key](), dict[Key, LloydResult]()
@@ -71,6 +74,8 @@ def lloyd(
         rough = rough if passes <= max_iter - _EXACT else set()
         asked = {key: roughly(c, asked.get(key)) if key in rough else c for key, c in active.items()}
         states = fold(dict(asked))
+        if passes == 1:
+            active = {key: active[key] for key in sorted(active, key=lambda key: states[key].inertia)[:keep]}
         for key, centers in list(active.items()):
             state = states[key]
             if not isinstance(asked[key], TwoLevel):
@@ -91,7 +96,7 @@ def lloyd(
             else:
                 done[key] = _result(state, passes, converged[key])
                 del active[key]
-    return {key: done[key] for key in starts}
+    return {key: done[key] for key in starts if key in done}
 
 
 @dataclass(frozen=True, slots=True)

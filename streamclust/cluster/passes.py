@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamclust.cluster import two_level
-from streamclust.cluster.assign import exact_sqdist, origin_of, tiles
+from streamclust.cluster.assign import LONG_TILE, exact_sqdist, origin_of, tiles
 from streamclust.cluster.two_level import TwoLevel
 from streamclust.metrics import LabelSums, group_sums
 from streamclust.metrics import identity as no_sums
@@ -93,7 +93,7 @@ def _against_all(X: Float, sets: Mapping[Key, Float], spare: int) -> dict[Key, L
     labels = [np.empty(len(X), np.int32) for _ in keys]
     sqdist = [np.empty(len(X)) for _ in keys]
     totals, origins = [np.zeros(c.shape) for c in centers], [np.zeros(c.shape[1], np.float32) for c in centers]
-    for tile in tiles(X, centers):
+    for tile in tiles(X, centers, most=LONG_TILE):
         first = np.cumsum([0] + [sizes[i] for i in tile.sets])
         sums = group_sums(tile.centred, tile.labels.T + first[:-1], first[-1])
         for j, i in enumerate(tile.sets):

@@ -27,7 +27,7 @@ _ENOUGH_TO_JUDGE = 1000
 _SOME, _TO_THE_END = 5, 100
 _MORE, _FIRST, _ONE_IN = 8, 10, 3  # times as many restarts; iterations after which one in so many goes on
 _POLISH_ITER, _TO_SWAP, _SWAPPED = 20, 2, 3  # passes over all rows gain more of many centres
-_SLICE = 8192  # rows that one thread iterates over; the same for any number of threads
+_SLICE = 4096  # rows that one thread iterates over; the same for any number of threads
 
 
 def restarts(
@@ -143,7 +143,9 @@ def _best(
 ) -> dict[tuple[int, int], Centers]:
     """For each k the starts that are best on the judge's rows after a few iterations, and where these led."""
     tried = _iterate(train, starts, n_iter, n_jobs)[0]
-    inertia = {key: float(assign(judge, centers)[1].sum()) for key, centers in tried.items()}
+    with ThreadPoolExecutor(n_jobs) as pool:
+        costs = pool.map(lambda centers: float(assign(judge, centers)[1].sum()), tried.values())
+        inertia = dict(zip(tried, costs, strict=True))
     ks = dict.fromkeys(k for k, _ in starts)
     return {key: tried[key] for k in ks for key in _lowest(inertia, k)[:keep]}
 

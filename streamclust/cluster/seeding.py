@@ -33,24 +33,21 @@ class Drawing:
 
     def draw(self, k: int, rng: np.random.Generator) -> list[int]:
         """Which k distinct rows are drawn, each far from those before it; fewer where X has fewer distinct rows."""
-        chosen = [int(rng.integers(len(self.Z)))]
-        closest = np.full(len(self.Z), np.inf, np.float32)
-        self._approach(chosen, closest)
-        count = _AT_ONCE if k > GREEDY else 2 + int(np.log(k))
-        while len(chosen) < k:
+        first = int(rng.integers(len(self.Z)))
+        if k <= GREEDY:
+            coins, chosen = rng.random((k - 1, 2 + int(np.log(k)))), np.full(k, first)
+            return list(map(int, chosen[: _greedy(self.Z, self.norms, self.noise, coins, chosen)]))
+        rows, closest = [first], np.full(len(self.Z), np.inf, np.float32)
+        self._approach(rows, closest)
+        while len(rows) < k:
             reach = np.cumsum(closest, dtype=np.float64)
             if reach[-1] == 0:
                 break
-            drawn = np.searchsorted(reach, rng.random(count) * reach[-1], side="right").clip(max=len(closest) - 1)
-            few = self._apart(drawn, closest, rng)[: k - len(chosen)] if k > GREEDY else self._best(drawn, closest)
+            drawn = np.searchsorted(reach, rng.random(_AT_ONCE) * reach[-1], side="right").clip(max=len(closest) - 1)
+            few = self._apart(drawn, closest, rng)[: k - len(rows)]
             self._approach(few, closest)
-            chosen.extend(few)
-        return chosen
-
-    def _best(self, drawn: NDArray[np.intp], closest: Centers) -> list[int]:
-        """The one that leaves the smallest sum."""
-        products = self.Z[drawn] @ self.Z.T
-        return [int(drawn[_sums_after(products, self.norms[drawn], self.norms, self.noise, closest).argmin()])]
+            rows.extend(few)
+        return rows
 
     def _apart(self, drawn: NDArray[np.intp], closest: Centers, rng: np.random.Generator) -> list[int]:
         """Those that are kept, as others that are have come near."""
@@ -104,3 +101,31 @@ def _sums_after(
             square = square if square > noise * scale else np.float32(0)
             sums[r] += min(closest[i], square)
     return sums
+
+
+@compiled
+def _greedy(
+    Z: Centers, norms: Centers, noise: np.float32, coins: NDArray[np.float64], chosen: NDArray[np.int64]
+) -> int:
+    """Fill what is chosen : (k,) after its first row, by coins : (k - 1, c) for as many candidates; how many there are.
+
+    Of the candidates the one is taken that leaves the smallest sum of squared distances to the closest.
+    """
+    closest, reach = np.full(len(Z), np.inf, np.float32), np.empty(len(Z))
+    drawn, products = np.empty(coins.shape[1], np.int64), np.empty((coins.shape[1], len(Z)), np.float32)
+    np.dot(Z, Z[chosen[0]], products[0])
+    _nearer(products[:1], norms[chosen[:1]], norms, noise, closest)
+    for count in range(1, len(chosen)):
+        total = 0.0
+        for i in range(len(reach)):
+            total += closest[i]
+            reach[i] = total
+        if total == 0:
+            return count
+        for r in range(len(drawn)):
+            drawn[r] = min(np.searchsorted(reach, coins[count - 1, r] * total, side="right"), len(reach) - 1)
+            np.dot(Z, Z[drawn[r]], products[r])
+        best = np.argmin(_sums_after(products, norms[drawn], norms, noise, closest))
+        _nearer(products[best : best + 1], norms[drawn[best : best + 1]], norms, noise, closest)
+        chosen[count] = drawn[best]
+    return len(chosen)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamclust.cluster import assign as exact
-from streamclust.cluster.scans import lowest_near
+from streamclust.cluster.products import lowest_near
 from streamclust.metrics import group_sums
 
 Centers = NDArray[np.float32]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from numbers import Integral, Real
-from operator import itemgetter
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,7 +27,7 @@ from streamclust.cluster.two_level import Asked
 from streamclust.streaming.rows import Rows, each_row, rows_of
 
 Centers = NDArray[np.float32]
-_CHAINS, _SLICE = 2, 2**16
+_CHAINS = 2
 _POSITIVE = Interval(Integral, 1, None, closed="left")
 
 
@@ -108,7 +108,8 @@ class StreamingKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         """
         self._validate_params()
         rows = self._enough(rows_of(self, X, reset=True, dtype=np.float32))
-        found = lloyd(rows, self._starts(rows, self.n_finalists, rows.whole), self.max_iter, self.tol)
+        begin = self._starts(rows, self.n_finalists, rows.whole)
+        found = lloyd(rows, begin, self.max_iter, self.tol, self.n_finalists)
         if len(found.centers) < self.n_clusters:
             text = (
                 f"Number of distinct clusters ({len(found.centers)}) found smaller than n_clusters ({self.n_clusters})."
@@ -136,7 +137,8 @@ class StreamingKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         rows = rows_of(self, X, reset=not fitted, dtype=np.float32)
         chain = getattr(self, "_chain", None)
         if chain is None:
-            start = self.cluster_centers_ if fitted else self._starts(self._enough(rows), 1)[0]
+            begin = [self.cluster_centers_] if fitted else self._starts(self._enough(rows), 1)
+            start = min(begin, key=lambda centers: rows.fold(_inertia, float.__add__, centers))
             chain = minibatch.start({0: start}, rows.sample(max(len(start), minibatch.MINIBATCH), 0))
             self._enough(rows, len(start))
         self._chain = rows.chain(minibatch.step, chain)
@@ -190,19 +192,28 @@ def starts(
     sample_rows: int | None = None,
     over: Centers | None = None,
 ) -> list[Centers]:
-    """The best restarts on a sample of rows that are read as float32, or chains over it or other rows : (k, d) each."""
+    """The best restarts on a sample of rows that are read as float32, or the best one after chains : (k, d) each.
+
+    The chains, ``keep`` or two if that is more, look at the sample or at what they are to go ``over``. Few end above
+    where they began, so `lloyd` is to keep what is best over all rows.
+    """
     sample = rows.sample(sample_rows or rows_at_hand(k), seed)
     return rows.executor.map(_restarted, [seed], sample, over, k, n_init, keep, rows.executor.threads)[0]
 
 
-def lloyd(rows: Rows, starts: Sequence[Centers], max_iter: int = 100, tol: float = 1e-4) -> kmeans.LloydResult:
-    """Lloyd's algorithm over rows that are read as float32: the best of the starts' ends, its clusters in any order."""
+def lloyd(
+    rows: Rows, starts: Sequence[Centers], max_iter: int = 100, tol: float = 1e-4, keep: int = 1
+) -> kmeans.LloydResult:
+    """Lloyd's algorithm over rows that are read as float32, from the starts that are best over all of them.
+
+    The best of the ends, its clusters in any order.
+    """
 
     def fold(sets: Mapping[int, Asked]) -> Mapping[int, passes.LloydState]:
         return rows.fold(passes.lloyd_block, passes.merge_sets, sets)
 
     with one_blas_thread():
-        ends = kmeans.lloyd(fold, dict(enumerate(starts)), max_iter, tol, descending=False)
+        ends = kmeans.lloyd(fold, dict(enumerate(starts)), max_iter, tol, keep=keep, descending=False)
     return min(ends.values(), key=lambda end: end.inertia)
 
 
@@ -213,14 +224,9 @@ def _restarted(
         return restarts(sample, [k], n_init=n_init, keep=keep, seed=seed, n_jobs=n_jobs)[k]
     start = restarts(sample, [k], n_init=n_init, keep=1, seed=seed, n_jobs=n_jobs, polish_iter=0)[k][0]
     rows = sample if over is None else over
-
-    def chain(number: int) -> tuple[float, Centers]:
-        centers = anneal(rows, start, [seed, number]) if number else start  # few chains end above where they began
-        return sum(_inertia(rows[i : i + _SLICE], centers) for i in range(0, len(rows), _SLICE)), centers
-
     with one_blas_thread(), ThreadPoolExecutor(n_jobs) as pool:
-        ends = sorted(pool.map(chain, [*range(1, 1 + max(keep, _CHAINS)), 0]), key=itemgetter(0))
-    return [centers for _, centers in ends[:keep]]
+        seeds = [[seed, chain] for chain in range(1, 1 + max(keep, _CHAINS))]
+        return [*pool.map(partial(anneal, rows, start), seeds), start]
 
 
 def _labels(X: Centers, centers: Centers) -> NDArray[np.int32]:

@@ -255,6 +255,21 @@ def test_many_sets_share_every_read():
         np.testing.assert_array_equal(result.centers, alone[k].centers)
 
 
+def test_after_one_pass_only_the_lowest_go_on():
+    X = np.random.default_rng(3).normal(size=(500, 3)).astype(np.float32)
+    starts = {seed: kmeans_plusplus(X, 4, np.random.default_rng(seed)) for seed in range(5)}
+    reads = []
+
+    def fold(sets):
+        reads.append(set(sets))
+        return folding([X])(sets)
+
+    found = lloyd(fold, starts, keep=2)
+    cost = {seed: true_sqdist(X, centers).min(axis=1).sum() for seed, centers in starts.items()}
+    assert reads[0] == set(starts)
+    assert reads[1] == set(found) == set(sorted(cost, key=cost.get)[:2])
+
+
 def test_update_uses_each_far_row_once():
     X = np.array([[0, 0], [0, 0], [9, 0], [9, 0], [0, 5]], np.float32)
     state = lloyd_block(X, {0: np.zeros((4, 2), np.float32)})[0]
@@ -337,14 +352,18 @@ def test_rows_drawn_at_once_are_distributed_as_if_drawn_one_by_one(monkeypatch):
         assert abs(drawn.count(order) - draws * share) < 4 * (draws * share) ** 0.5 + 1
 
 
-def test_of_the_rows_drawn_the_one_is_taken_that_leaves_the_smallest_sum():
-    rng = np.random.default_rng(10)
-    X = rng.normal(size=(300, 4)).astype(np.float32)
-    drawing, drawn = Drawing(X), rng.choice(300, 6, replace=False)
-    true = true_sqdist(drawing.Z, drawing.Z)
-    closest = true[:, :3].min(axis=1)
-    sums = np.minimum(closest[:, None], true[:, drawn]).sum(axis=0)
-    assert drawing._best(drawn, closest.astype(np.float32)) == [drawn[sums.argmin()]]
+@pytest.mark.parametrize("seed", range(5))
+def test_of_the_rows_drawn_the_one_is_taken_that_leaves_the_smallest_sum(seed):
+    X = np.random.default_rng(10).normal(size=(300, 4)).astype(np.float32)
+    drawing, rng = Drawing(X), np.random.default_rng(seed)
+    true, chosen = true_sqdist(drawing.Z, drawing.Z), [int(rng.integers(300))]
+    while len(chosen) < 8:
+        closest = true[:, chosen].min(axis=1)
+        reach = np.cumsum(closest)
+        drawn = np.searchsorted(reach, rng.random(2 + int(np.log(8))) * reach[-1], side="right")
+        sums = np.minimum(closest[:, None], true[:, drawn]).sum(axis=0)
+        chosen.append(int(drawn[sums.argmin()]))
+    assert drawing.draw(8, np.random.default_rng(seed)) == chosen
 
 
 def test_threads_do_not_change_the_starts():

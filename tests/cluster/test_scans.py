@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamclust.cluster import scans
+from streamclust.cluster import products, scans
 from streamclust.cluster.nearest import compare, nearest
 
 shapes = {"n": st.integers(1, 9), "m": st.integers(1, 400), "seed": st.integers(0, 2**32 - 1)}
@@ -72,7 +72,7 @@ def test_the_lowest_and_the_next_of_every_set(n, m, seed, sizes, both, cut):
     doubtful, suspected = np.zeros(n, bool), np.zeros(n, bool)
     for start, stop in pairwise([0, round(cut * n), n]):
         turned = np.ascontiguousarray(scores[start:stop].T)
-        scans.lowest(turned, half, ends, norms, rounding, start, both, labels, sqdist, doubtful)
+        products.lowest(turned, half, ends, norms, rounding, start, both, labels, sqdist, doubtful)
     for s, (start, stop) in enumerate(pairwise(ends)):
         total = (scores + half)[:, start:stop]
         order = np.argsort(total, axis=1, kind="stable")

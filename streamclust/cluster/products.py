@@ -1,0 +1,250 @@
+"""Nearest centres from products of tiles, and steps of k-means that look for them, in loops of one piece.
+
+A tile's rows and products stay in the processor's cache, and a thread holds the interpreter only between its blocks.
+Products are BLAS's, through numba. Of equal distances the first counts.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from streamclust.compiled import compiled
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_ZERO, _TWO, _INF = np.float32(0), np.float32(2), np.float32(np.inf)
+_TILE = 256  # rows of a step that are looked at together
+
+
+@compiled
+def least(
+    scores: NDArray[np.float32],
+    half: NDArray[np.float32],
+    both: bool,
+    best: NDArray[np.float32],
+    at: NDArray[np.int32],
+) -> None:
+    """The least of each column of ``scores + half``, (k, n) and (k,), and the next one if it is asked for.
+
+    best, at : (2, n), the values, infinite where there is none, and their rows. Columns are the inner loop: however few
+    centres a set has, the processor compares several rows of data at once.
+    """
+    n = scores.shape[1]
+    best[:], at[:] = _INF, 0
+    for c in range(len(scores)):
+        row, extra, number = scores[c], half[c], np.int32(c)
+        for i in range(n):
+            score = row[i] + extra
+            first = score < best[0, i]
+            if both:
+                second = score < best[1, i]
+                best[1, i] = best[0, i] if first else score if second else best[1, i]
+                at[1, i] = at[0, i] if first else number if second else at[1, i]
+            best[0, i] = score if first else best[0, i]
+            at[0, i] = number if first else at[0, i]
+
+
+@compiled
+def lowest(
+    scores: NDArray[np.float32],
+    half: NDArray[np.float32],
+    ends: NDArray[np.int64],
+    norms: NDArray[np.float32],
+    rounding: float,
+    start: int,
+    both: bool,
+    labels: NDArray[np.int32],
+    sqdist: NDArray[np.float64],
+    doubtful: NDArray[np.bool_],
+) -> None:
+    """Per set of centres the lowest of ``scores + half`` of some of the rows, and the next one if it is asked for.
+
+    Parameters
+    ----------
+    scores, half :
+        (m, n) and (m,), ``-z.c`` and ``||c||^2 / 2``.
+    ends :
+        (s + 1,), where the sets begin and end, none empty; counted from anywhere.
+    norms, start :
+        (t,), ``||z||^2`` of all rows, and the first of the n that have scores here.
+    rounding :
+        the share of its terms below which a squared distance is doubtful.
+    both :
+        whether the next one is wanted.
+    labels, sqdist, doubtful :
+        (s, t), (s, 2, t) and (t,): the lowest, counted from each set's beginning, the squared distances, and where
+        rounding could have decided. The next distance stays as it is where there is none, as does what is not doubtful.
+    """
+    n = scores.shape[1]
+    best, at = np.empty((2, n), np.float32), np.empty((2, n), np.int32)
+    for s in range(len(ends) - 1):
+        low, high = ends[s] - ends[0], ends[s + 1] - ends[0]
+        extra = half[low:high]
+        least(scores[low:high], extra, both, best, at)
+        for i in range(n):
+            labels[s, start + i] = at[0, i]
+        for rank in range(1 + (both and len(extra) > 1)):
+            for i in range(n):
+                norm = norms[start + i]
+                square = max(norm + _TWO * best[rank, i], _ZERO)
+                sqdist[s, rank, start + i] = square
+                doubtful[start + i] |= square < rounding * (norm + _TWO * extra[at[rank, i]])
+
+
+@compiled
+def lowest_of_sets(
+    Z: NDArray[np.float32],
+    minus: NDArray[np.float32],
+    half: NDArray[np.float32],
+    ends: NDArray[np.int64],
+    parts: NDArray[np.int64],
+    again: NDArray[np.int64],
+    first: NDArray[np.int64],
+    step: int,
+    rounding: float,
+    both: bool,
+    norms: NDArray[np.float32],
+    labels: NDArray[np.int32],
+    sqdist: NDArray[np.float64],
+    doubtful: NDArray[np.bool_],
+) -> None:
+    """`lowest` of rows and sets of centres whose products are taken here.
+
+    Parameters
+    ----------
+    Z :
+        (t, p), the rows.
+    minus, half, ends :
+        (m, p), (m,) and (s + 1,): ``-c`` and ``||c||^2 / 2`` of all sets, and where they begin and end.
+    parts :
+        which of the sets begin a product that they share, and s.
+    again, first :
+        which centres repeat an earlier one of their set, and which.
+    step :
+        so many rows at a time.
+    norms :
+        (t,), to be filled with ``||z||^2``.
+    rounding, both, labels, sqdist, doubtful :
+        as of `lowest`.
+    """
+    most = 0
+    for g in range(len(parts) - 1):
+        most = max(most, ends[parts[g + 1]] - ends[parts[g]])
+    scratch = np.empty(most * min(step, len(Z)), np.float32)
+    for start in range(0, len(Z), step):
+        rows = Z[start : start + step]
+        for i in range(len(rows)):
+            norms[start + i] = np.dot(rows[i], rows[i])
+        for g in range(len(parts) - 1):
+            low, high = ends[parts[g]], ends[parts[g + 1]]
+            scores = scratch[: (high - low) * len(rows)].reshape(high - low, len(rows))
+            np.dot(minus[low:high], rows.T, scores)
+            for r in range(len(again)):
+                if low <= again[r] < high:
+                    for i in range(len(rows)):
+                        scores[again[r] - low, i] = scores[first[r] - low, i]
+            a, b = parts[g], parts[g + 1]
+            mine = ends[a : b + 1]
+            lowest(scores, half[low:high], mine, norms, rounding, start, both, labels[a:b], sqdist[a:b], doubtful)
+
+
+@compiled
+def lowest_near(
+    Z: NDArray[np.float32],
+    norms: NDArray[np.float32],
+    ends: NDArray[np.int64],
+    minus: NDArray[np.float32],
+    half: NDArray[np.float32],
+    choices: NDArray[np.int64],
+    last: NDArray[np.int64],
+    step: int,
+    rounding: float,
+    labels: NDArray[np.int32],
+    sqdist: NDArray[np.float64],
+    doubtful: NDArray[np.bool_],
+) -> None:
+    """As `lowest` of one set, for rows that stand in groups, each compared with centres of its own.
+
+    Parameters
+    ----------
+    Z, norms, ends :
+        (n, p) and (n,), the rows and their squares, and (g,), where each group of them ends.
+    minus, half :
+        (k, p) and (k,), ``-c`` and ``||c||^2 / 2`` of all centres.
+    choices, last :
+        which centres, ascending in each group and none empty, and (g,), where those of each group end.
+    step :
+        so many rows at a time.
+    rounding, labels, sqdist, doubtful :
+        as of `lowest`, the last three (n,).
+    """
+    best, at = np.empty((2, step), np.float32), np.empty((2, step), np.int32)
+    for g in range(len(ends)):
+        chosen = choices[last[g - 1] if g else 0 : last[g]]
+        here, extra = minus[chosen], half[chosen]
+        for start in range(ends[g - 1] if g else 0, ends[g], step):
+            n = min(step, ends[g] - start)
+            least(np.dot(here, Z[start : start + n].T), extra, False, best, at)
+            for i in range(n):
+                square = max(norms[start + i] + _TWO * best[0, i], _ZERO)
+                labels[start + i], sqdist[start + i] = chosen[at[0, i]], square
+                doubtful[start + i] |= square < rounding * (norms[start + i] + _TWO * extra[at[0, i]])
+
+
+@compiled
+def walk(
+    X: NDArray[np.float32],
+    order: NDArray[np.int64],
+    size: int,
+    kept: NDArray[np.float64],
+    origin: NDArray[np.float32],
+    unit: float,
+    means: NDArray[np.float64],
+) -> None:
+    """Steps of minibatch k-means, each over the next rows of an order that begins anew at its end.
+
+    Parameters
+    ----------
+    X, order, size :
+        (n, p), which rows, and so many in each step.
+    kept :
+        (steps,), which share of the rows that the centres remember is remembered at each step.
+    origin, unit :
+        (p,), what is taken from rows, and what they are multiplied by then.
+    means :
+        (k, p), the centres, so measured, which move; those that no row is near stay.
+    """
+    k, p = means.shape
+    counts, met, sums = np.zeros(k), np.zeros(k), np.zeros((k, p))
+    minus, half = np.empty((k, p), np.float32), np.empty(k, np.float32)
+    rows, scratch = np.empty((_TILE, p), np.float32), np.empty(k * _TILE, np.float32)
+    best, at = np.empty((2, _TILE), np.float32), np.empty((2, _TILE), np.int32)
+    next_row = 0
+    for share in kept:
+        sums[:], met[:] = 0, 0
+        for c in range(k):
+            for j in range(p):
+                minus[c, j] = -means[c, j]
+            half[c] = np.dot(minus[c], minus[c]) / _TWO
+        for start in range(0, size, _TILE):
+            n = min(_TILE, size - start)
+            for i in range(n):
+                row = X[order[next_row]]
+                next_row = next_row + 1 if next_row + 1 < len(order) else 0
+                for j in range(p):
+                    rows[i, j] = (row[j] - origin[j]) * np.float32(unit)
+            scores = scratch[: k * n].reshape(k, n)
+            np.dot(minus, rows[:n].T, scores)
+            least(scores, half, False, best, at)
+            for i in range(n):
+                under = sums[at[0, i]]
+                met[at[0, i]] += 1
+                for j in range(p):
+                    under[j] += rows[i, j]
+        for c in range(k):
+            counts[c] = share * counts[c] + met[c]
+            for j in range(p * (met[c] > 0)):
+                means[c, j] += (sums[c, j] - met[c] * means[c, j]) / counts[c]
