@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamclust.cluster import two_level
-from streamclust.cluster.assign import LONG_TILE, exact_sqdist, origin_of, tiles
+from streamclust.cluster.assign import LONG_TILE, exact_sqdist, tiles
 from streamclust.cluster.two_level import TwoLevel
 from streamclust.metrics import LabelSums, group_sums
 from streamclust.metrics import identity as no_sums
@@ -82,7 +82,7 @@ def lloyd_block(X: Float, sets: Mapping[Key, Float | TwoLevel], spare: int = SPA
 def _against_near(X: Float, levels: TwoLevel, spare: int) -> LloydState:
     centers, k = levels.centers, len(levels.centers)
     labels, sqdist = two_level.assign(X, levels)
-    origin = origin_of(centers)
+    origin = levels.origin
     totals = group_sums(X - origin if origin.any() else X, labels, k)
     return _state(X, centers, labels, sqdist, totals, origin, spare)
 

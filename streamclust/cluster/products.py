@@ -153,45 +153,52 @@ def lowest_of_sets(
 
 @compiled
 def lowest_near(
-    Z: NDArray[np.float32],
-    norms: NDArray[np.float32],
+    X: NDArray[np.float32],
+    order: NDArray[np.int64],
     ends: NDArray[np.int64],
+    origin: NDArray[np.float32],
     minus: NDArray[np.float32],
     half: NDArray[np.float32],
     choices: NDArray[np.int64],
     last: NDArray[np.int64],
-    step: int,
     rounding: float,
+    largest: float,
     labels: NDArray[np.int32],
     sqdist: NDArray[np.float64],
     doubtful: NDArray[np.bool_],
 ) -> None:
-    """As `lowest` of one set, for rows that stand in groups, each compared with centres of its own.
+    """As `lowest` of one set, for rows in groups, each of which is compared with centres of its own.
 
     Parameters
     ----------
-    Z, norms, ends :
-        (n, p) and (n,), the rows and their squares, and (g,), where each group of them ends.
-    minus, half :
-        (k, p) and (k,), ``-c`` and ``||c||^2 / 2`` of all centres.
+    X, order, ends :
+        (n, p), the rows in the order of their groups, and (g,), where each group ends.
+    origin, minus, half :
+        (p,), (k, p) and (k,): what is taken from rows and centres, ``-c`` and ``||c||^2 / 2`` of all centres then.
     choices, last :
         which centres, ascending in each group and none empty, and (g,), where those of each group end.
-    step :
-        so many rows at a time.
-    rounding, labels, sqdist, doubtful :
-        as of `lowest`, the last three (n,).
+    rounding, largest :
+        as of `lowest`, and the ``||z||^2`` from which on a row is doubtful as well.
+    labels, sqdist, doubtful :
+        as of `lowest`, (n,) each; a row that is not doubtful is said to be so.
     """
-    best, at = np.empty((2, step), np.float32), np.empty((2, step), np.int32)
+    rows, norms = np.empty((_TILE, X.shape[1]), np.float32), np.empty(_TILE, np.float32)
+    best, at = np.empty((2, _TILE), np.float32), np.empty((2, _TILE), np.int32)
     for g in range(len(ends)):
         chosen = choices[last[g - 1] if g else 0 : last[g]]
         here, extra = minus[chosen], half[chosen]
-        for start in range(ends[g - 1] if g else 0, ends[g], step):
-            n = min(step, ends[g] - start)
-            least(np.dot(here, Z[start : start + n].T), extra, False, best, at)
+        for start in range(ends[g - 1] if g else 0, ends[g], _TILE):
+            n = min(_TILE, ends[g] - start)
             for i in range(n):
-                square = max(norms[start + i] + _TWO * best[0, i], _ZERO)
-                labels[start + i], sqdist[start + i] = chosen[at[0, i]], square
-                doubtful[start + i] |= square < rounding * (norms[start + i] + _TWO * extra[at[0, i]])
+                for j in range(len(origin)):
+                    rows[i, j] = X[order[start + i], j] - origin[j]
+                norms[i] = np.dot(rows[i], rows[i])
+            least(np.dot(here, rows[:n].T), extra, False, best, at)
+            for i in range(n):
+                row, norm, found = order[start + i], norms[i], at[0, i]
+                square = max(norm + _TWO * best[0, i], _ZERO)
+                labels[row], sqdist[row] = chosen[found], square
+                doubtful[row] = square < rounding * (norm + _TWO * extra[found]) or not norm < largest
 
 
 @compiled

@@ -17,7 +17,7 @@ Doubles = NDArray[np.float64]
 Centers = NDArray[np.float32]
 Labels = NDArray[np.int32]
 
-_SLICE, _TILE = 8192, 1024  # rows and centres at a time
+_SLICE, _TILE = 4096, 1024  # rows and centres at a time
 _POWERS = 4  # steps of the power iteration
 _CUT = 2 / np.pi  # of a normal cluster's squares along a line, what a cut at the mean takes away
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,9 +14,8 @@ from streamclust.metrics import group_sums
 Centers = NDArray[np.float32]
 
 MANY = 1000  # centres, from which on it pays
-_PLACES, _NEAR = 2, 8  # for each square root of k: so many places, and centres that rows near one are compared with
+_PLACES, _NEAR = 2, 6  # for each square root of k: so many places, and centres that rows near one are compared with
 _LAPS = 8
-_ROWS = 512  # whose scores stay in the cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +25,13 @@ class TwoLevel:
     Attributes
     ----------
     centers, places : (k, p) and (g, p) float32.
+    origin : (p,) float32, what is taken from rows and centres, as `assign.origin_of` says.
     near : per place those centres, ascending: that belonged to it, and that lay nearest to it, when this was made.
     """
 
     centers: Centers
     places: Centers
+    origin: Centers
     near: tuple[NDArray[np.intp], ...]
 
 
@@ -51,7 +51,7 @@ def two_level(centers: Centers) -> TwoLevel:
     half, products = np.vecdot(about, about) / 2, (places - places.mean(axis=0, dtype=np.float64)) @ about.T
     nearest = np.argpartition(half - products, w - 1, axis=1)[:, :w]
     near = [np.union1d(nearest[i], np.flatnonzero(own == i)) for i in range(g)]
-    return TwoLevel(centers, places, tuple(near))
+    return TwoLevel(centers, places, exact.origin_of(centers), tuple(near))
 
 
 def roughly(centers: Centers, before: Asked | None = None) -> Asked:
@@ -71,26 +71,17 @@ def assign(X: Centers, levels: TwoLevel) -> tuple[NDArray[np.int32], NDArray[np.
     Of equal centres a later one may get it. Of levels just made, a row on a centre is at distance 0, and of 1000
     centres of 200,000 rows with 100 columns 99.7 % of the rows get the nearest.
     """
-    place, origin = exact.assign(X, levels.places)[0], exact.origin_of(levels.centers)
+    X, origin = np.ascontiguousarray(X), levels.origin
+    place = exact.assign(X, levels.places, origin=origin)[0].astype(np.int16)  # of which orders are found fast
     order, ends = np.argsort(place, kind="stable"), np.cumsum(np.bincount(place, minlength=len(levels.near)))
-    rows = X[order]
-    with np.errstate(over="ignore", invalid="ignore"):
-        Z = rows - origin if origin.any() else rows
-        found, squares, doubtful = _lowest(Z, origin - levels.centers, levels.near, ends)
+    choices, last = np.concatenate(levels.near), np.cumsum([len(choice) for choice in levels.near])
+    with np.errstate(over="ignore"):
+        minus = origin - levels.centers
+        half = np.vecdot(minus, minus) / 2
+    rounding, largest = 100 * exact.rounding_of(X, X.shape[1]), exact.FAR - 2 * float(half.max())
+    labels, sqdist, doubtful = np.empty(len(X), np.int32), np.empty(len(X)), np.empty(len(X), np.bool_)
+    about = origin, minus, half, choices, last, rounding, largest
+    lowest_near(X, order, ends, *about, labels, sqdist, doubtful)
     again = np.flatnonzero(doubtful)
-    found[again], squares[again] = exact.assign(rows[again], levels.centers)
-    labels, sqdist = np.empty_like(found), np.empty_like(squares)
-    labels[order], sqdist[order] = found, squares
+    labels[again], sqdist[again] = exact.assign(X[again], levels.centers, origin=origin)
     return labels, sqdist
-
-
-def _lowest(
-    Z: Centers, minus: Centers, near: Sequence[NDArray[np.intp]], ends: NDArray[np.intp]
-) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.bool_]]:
-    """Labels and squared distances of rows that stand place by place, and where rounding could decide: (n,) each."""
-    norms, half, rounding = np.vecdot(Z, Z), np.vecdot(minus, minus) / 2, 100 * exact.rounding_of(Z, Z.shape[1])
-    labels, sqdist = np.empty(len(Z), np.int32), np.empty(len(Z))
-    doubtful: NDArray[np.bool_] = ~(norms + 2 * half.max() < exact.FAR)
-    choices, last = np.concatenate(near), np.cumsum([len(choice) for choice in near])
-    lowest_near(Z, norms, ends, minus, half, choices, last, _ROWS, rounding, labels, sqdist, doubtful)
-    return labels, sqdist, doubtful
