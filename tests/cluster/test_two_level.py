@@ -49,7 +49,7 @@ def test_of_many_centres_nearly_every_row_gets_the_nearest():
     assert max(len(near) for near in levels.near) < len(centers) / 2
     best, least = assign(X, centers)
     assert (labels == best).mean() > 0.97
-    assert sqdist.sum() < 1.002 * least.sum()
+    assert sqdist.sum() < 1.003 * least.sum()
 
 
 @laws
