@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache, partial, wraps
 from types import FunctionType
 from typing import Any, TypeVar, cast
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_CALLED = 8  # loops that one may call, each of which may fail to be kept
 
 
 def compiled(function: F) -> F:
@@ -30,10 +33,10 @@ def compiled(function: F) -> F:
 
     @wraps(function)
     def call(*arguments: Any) -> Any:
-        try:
-            return fast()(*arguments)
-        except OSError:  # it is compiled, could not be kept, and has not run yet
-            return fast()(*arguments)
+        for _ in range(_CALLED):
+            with suppress(OSError):  # it or one that it calls is compiled, could not be kept, and has not run yet
+                return fast()(*arguments)
+        return fast()(*arguments)
 
     call.fast = fast  # type: ignore[attr-defined]
     return cast("F", call)

@@ -28,6 +28,12 @@ def double_sum(values):
     return values.sum()
 
 
+@compiled
+def double_sum_of_all(values):
+    double(values)
+    return double_sum(values)
+
+
 def test_a_loop_calls_another_of_its_file():
     values = np.arange(3.0)
     assert double_sum(values) == 6
@@ -45,6 +51,17 @@ def test_what_cannot_be_kept_still_runs_and_once(monkeypatch, error):
     for _ in range(2):
         tally(np.array([0, 2, 2]), counts)
     assert counts.tolist() == [2, 0, 4]
+
+
+def test_what_calls_others_still_runs_and_once_where_none_can_be_kept(monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "cannot be kept")
+
+    monkeypatch.setattr(caching.IndexDataCacheFile, "load", lambda *_: None)
+    monkeypatch.setattr(caching.IndexDataCacheFile, "save", refuse)
+    values = np.arange(3, dtype=np.int16)  # for which none is compiled yet
+    assert double_sum_of_all(values) == 12
+    assert values.tolist() == [0, 4, 8]
 
 
 def test_without_a_folder_to_keep_it_in_a_loop_is_compiled_all_the_same(monkeypatch):
