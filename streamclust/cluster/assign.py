@@ -155,6 +155,7 @@ class _Sets:
         self.sets = [slice(start, stop) for start, stop in pairwise(self.ends)]
         self.parts = _parts(sizes)
         self.rows = rows_per_gemm or gemm_rows(np.diff(self.ends[self.parts]).max())
+        self.careful_rows = rows_per_gemm or gemm_rows(self.ends[-1])
         with np.errstate(over="ignore"):
             self.minus = origin - self.centers.astype(np.float32)
             self.half = np.vecdot(self.minus, self.minus) / 2
@@ -172,16 +173,20 @@ class _Sets:
         rounding = 100 * rounding_of(Z, Z.shape[1])
         lowest_of_sets(np.ascontiguousarray(Z), *about, self.rows, rounding, self.second, norms, labels, sqdist, near)
         wide = ~(norms + 2 * self.half.max() < FAR)
-        doubtful = np.flatnonzero(near & ~wide)
-        for start in range(0, len(doubtful), self.rows):
-            i = doubtful[start : start + self.rows]
+        for i in self._some(near & ~wide):
             labels[:, i], sqdist[:, :, i] = self._nearest(tile[i], Z[i], norms[i], self.minus, self.half)
-        beyond = np.flatnonzero(wide)
-        if len(beyond):
-            Z, minus = tile[beyond].astype(np.float64) - self.origin, self.origin - self.centers.astype(np.float64)
-            half, norms = np.vecdot(minus, minus) / 2, np.vecdot(Z, Z)
-            labels[:, beyond], sqdist[:, :, beyond] = self._nearest(tile[beyond], Z, norms, minus, half)
+        if wide.any():
+            minus = self.origin - self.centers.astype(np.float64)
+            half = np.vecdot(minus, minus) / 2
+            for i in self._some(wide):
+                rows = tile[i].astype(np.float64) - self.origin
+                labels[:, i], sqdist[:, :, i] = self._nearest(tile[i], rows, np.vecdot(rows, rows), minus, half)
         return labels, sqdist
+
+    def _some(self, rows: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
+        """Which rows these are, so few at a time that their scores for the centres of all sets stay small."""
+        which = np.flatnonzero(rows)
+        return [which[start : start + self.careful_rows] for start in range(0, len(which), self.careful_rows)]
 
     def _nearest(self, tile: Float, Z: Float, norms: Float, minus: Float, half: Float) -> tuple[Labels, Distances]:
         """As `nearest`, where rounding decides by direct differences."""

@@ -108,11 +108,26 @@ def test_assign_holds_no_n_by_k():
 
     rng = np.random.default_rng(0)
     X, centers = rng.normal(size=(3000, 4)).astype(np.float32), rng.normal(size=(10_000, 4)).astype(np.float32)
+    assign(X[:1], centers)  # loads numba
     tracemalloc.start()
     assign(X, centers)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 24 * 2**20  # n x k would be 120 MB
+
+
+def test_sets_of_rows_beyond_the_squares_of_float32_hold_no_n_by_k():
+    import tracemalloc
+
+    rng = np.random.default_rng(0)
+    X = (1e20 * rng.normal(size=(12_000, 4))).astype(np.float32)
+    sets = {i: (1e20 * rng.normal(size=(500, 4))).astype(np.float32) for i in range(4)}
+    lloyd_block(X[:1], sets)  # loads numba
+    tracemalloc.start()
+    lloyd_block(X, sets)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 32 * 2**20  # n x k of all sets would be 192 MB
 
 
 @laws
