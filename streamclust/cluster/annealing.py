@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamclust.cluster.assign import origin_of
+from streamclust.cluster.assign import origin_of, rounding_of
 from streamclust.cluster.products import walk
 
 Float = NDArray[np.floating[Any]]
@@ -38,6 +38,7 @@ def anneal(X: Float, centers: Float, seed: Sequence[int]) -> NDArray[np.float32]
     extent = np.abs(X[order[:size]].astype(np.float64) - origin).max()
     unit = 2.0 ** -np.ceil(np.log2(extent)) if extent else 1.0  # squares of 1e25 are beyond float32
     means = (centers.astype(np.float64) - origin) * unit
-    walk(X, order, size, remembered / (1 + remembered), origin, unit, means)
+    rounding = rounding_of(origin, len(origin))
+    walk(X, order, size, remembered / (1 + remembered), origin, unit, rounding, means)
     found = (means / unit + origin).astype(np.float32)
     return found if np.isfinite(found).all() else centers

@@ -202,6 +202,26 @@ def lowest_near(
 
 
 @compiled
+def _compare(
+    row: NDArray[np.float32],
+    minus: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    half: NDArray[np.float32],
+    rounding: float,
+) -> int:
+    """The nearest centre to a row : (p,) by differences, of those whose scores : (k,) rounding could have raised."""
+    norm, least_score, found, least_square = np.dot(row, row), scores.min(), 0, np.inf
+    for c in range(len(minus)):
+        if _TWO * (scores[c] - least_score) <= rounding * (norm + _TWO * half[c]):
+            square = 0.0
+            for j in range(len(row)):
+                square += (np.float64(row[j]) + minus[c, j]) ** 2
+            if square < least_square:
+                found, least_square = c, square
+    return found
+
+
+@compiled
 def walk(
     X: NDArray[np.float32],
     order: NDArray[np.int64],
@@ -209,6 +229,7 @@ def walk(
     kept: NDArray[np.float64],
     origin: NDArray[np.float32],
     unit: float,
+    rounding: float,
     means: NDArray[np.float64],
 ) -> None:
     """Steps of minibatch k-means, each over the next rows of an order that begins anew at its end.
@@ -221,6 +242,8 @@ def walk(
         (steps,), which share of the rows that the centres remember is remembered at each step.
     origin, unit :
         (p,), what is taken from rows, and what they are multiplied by then.
+    rounding :
+        the share of its terms that a score may be off by.
     means :
         (k, p), the centres, so measured, which move; those that no row is near stay.
     """
@@ -247,8 +270,11 @@ def walk(
             np.dot(minus, rows[:n].T, scores)
             least(scores, half, False, best, at)
             for i in range(n):
-                under = sums[at[0, i]]
-                met[at[0, i]] += 1
+                found, norm = at[0, i], np.dot(rows[i], rows[i])
+                if norm + _TWO * best[0, i] <= 100 * rounding * (norm + _TWO * half[found]):
+                    found = _compare(rows[i], minus, scores[:, i] + half, half, rounding)
+                under = sums[found]
+                met[found] += 1
                 for j in range(p):
                     under[j] += rows[i, j]
         for c in range(k):

@@ -50,6 +50,19 @@ def test_clusters_that_are_apart_are_kept(offset, spread):
     np.testing.assert_array_equal(assign(X, found)[0], labels)
 
 
+@pytest.mark.parametrize("gap", [1e6, 1e25])
+def test_clusters_on_two_scales_are_kept(gap):
+    """The squares of the gap's halves round off, in float32, all that is between the clusters on either side of it."""
+    rng = np.random.default_rng(3)
+    places = 40 * rng.normal(size=(12, 4))
+    labels = rng.integers(12, size=20_000)
+    X = (places[labels] + rng.normal(size=(20_000, 4))).astype(np.float32)
+    X[labels == 11] = gap
+    means = np.stack([X[labels == i].mean(axis=0, dtype=np.float64) for i in range(12)])
+    found = anneal(X, means.astype(np.float32), [0])
+    np.testing.assert_array_equal(assign(X, found)[0], labels)
+
+
 def test_a_seed_decides_and_a_centre_without_rows_stays():
     far = np.full((1, 12), 1e6, np.float32)
     start = np.concatenate([SHAPELESS[:5], far])
