@@ -78,7 +78,7 @@ def assign(X: Centers, levels: TwoLevel) -> tuple[NDArray[np.int32], NDArray[np.
     with np.errstate(over="ignore"):
         minus = origin - levels.centers
         half = np.vecdot(minus, minus) / 2
-    rounding, largest = 100 * exact.rounding_of(X, X.shape[1]), exact.FAR - 2 * float(half.max())
+    rounding, largest = 100 * exact.rounding_of(minus, X.shape[1]), exact.FAR - 2 * float(half.max())
     labels, sqdist, doubtful = np.empty(len(X), np.int32), np.empty(len(X)), np.empty(len(X), np.bool_)
     about = origin, minus, half, choices, last, rounding, largest
     lowest_near(X, order, ends, *about, labels, sqdist, doubtful)
