@@ -117,7 +117,8 @@ def _draws(
 ) -> dict[tuple[int, int], Centers]:
     """For each k one start from each generator."""
     with ThreadPoolExecutor(n_jobs) as pool:
-        draws = list(pool.map(partial(Drawing(train).draw, max(ks)), rngs))
+        draw = partial(Drawing(train).draw, max(ks))
+        draws = list(pool.map(draw, rngs)) if len(rngs) > 1 else [draw(rngs[0], pool.map)]
     return {(k, i): _pad(train[draw[:k]], k) for k in ks for i, draw in enumerate(draws)}
 
 

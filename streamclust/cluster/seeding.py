@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from streamclust.compiled import compiled
 
 Float = NDArray[np.floating[Any]]
 Centers = NDArray[np.float32]
+Each = Callable[..., Any]
 
 GREEDY = 100  # clusters up to which each row is the best of a few
 _AT_ONCE, _IN_CACHE = 64, 2048  # rows drawn at once, and rows whose distances to these stay in the cache
@@ -33,21 +36,24 @@ class Drawing:
         self.norms = np.vecdot(self.Z, self.Z)
         self.noise = np.float32(8 * np.finfo(np.float32).eps * Z.shape[1] ** 0.5)
 
-    def draw(self, k: int, rng: np.random.Generator) -> list[int]:
-        """Which k distinct rows are drawn, each far from those before it; fewer where X has fewer distinct rows."""
+    def draw(self, k: int, rng: np.random.Generator, each: Each = map) -> list[int]:
+        """Which k distinct rows are drawn, each far from those before it; fewer where X has fewer distinct rows.
+
+        ``each`` does a thing to each part of the rows, like `map`, where k is more than 100.
+        """
         first = int(rng.integers(len(self.Z)))
         if k <= GREEDY:
             coins, chosen = rng.random((k - 1, 2 + int(np.log(k)))), np.full(k, first)
             return list(map(int, chosen[: _greedy(self.Z, self.norms, self.noise, coins, chosen)]))
         rows, closest = [first], np.full(len(self.Z), np.inf, np.float32)
-        self._approach(rows, closest)
+        self._approach(rows, closest, each)
         while len(rows) < k:
             reach = np.cumsum(closest, dtype=np.float64)
             if reach[-1] == 0:
                 break
             drawn = np.searchsorted(reach, rng.random(_AT_ONCE) * reach[-1], side="right").clip(max=len(closest) - 1)
             few = self._apart(drawn, closest, rng)[: k - len(rows)]
-            self._approach(few, closest)
+            self._approach(few, closest, each)
             rows.extend(few)
         return rows
 
@@ -59,11 +65,14 @@ class Drawing:
         apart = squares * (squares > self.noise * scale)
         return [int(drawn[i]) for i in _kept(closest[drawn], apart, rng.random(len(drawn)))]
 
-    def _approach(self, rows: list[int], closest: Centers) -> None:
+    def _approach(self, rows: list[int], closest: Centers, each: Each) -> None:
         drawn, norms = self.Z[rows], self.norms[rows]
-        for start in range(0, len(self.Z), _IN_CACHE):
+
+        def nearer(start: int) -> None:
             part = slice(start, start + _IN_CACHE)
             _nearer(drawn @ self.Z[part].T, norms, self.norms[part], self.noise, closest[part])
+
+        deque(each(nearer, range(0, len(self.Z), _IN_CACHE)), maxlen=0)
 
 
 def _kept(closest: Centers, apart: Centers, coins: NDArray[np.float64]) -> list[int]:

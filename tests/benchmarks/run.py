@@ -39,9 +39,9 @@ OURS: dict[str, dict[str, list[str]]] = {
     "pca": {"ours": [*_MATHEMATICS, "pca", "{data}", "d=2560", "p={p}"]},
     "kmeans": {
         "ours, 6 passes": [*_MATHEMATICS, "kmeans", "{data}", "d=100", "k={k}", "passes=6"],
-        "ours, 9 passes": [*_MATHEMATICS, "kmeans", "{data}", "d=100", "k={k}", "passes=9"],
+        "ours, 12 passes": [*_MATHEMATICS, "kmeans", "{data}", "d=100", "k={k}", "passes=12"],
         "ours, 100 passes": [*_MATHEMATICS, "kmeans", "{data}", "d=100", "k={k}", "passes=100"],
-        "ours in memory, 9 passes": [*_MATHEMATICS, "estimator", "{data}", "k={k}", "passes=9"],
+        "ours in memory, 12 passes": [*_MATHEMATICS, "estimator", "{data}", "k={k}", "passes=12"],
         "ours in memory": [*_MATHEMATICS, "estimator", "{data}", "k={k}", "passes=100"],
     },
     "route": {"ours, everything stored": [*_MATHEMATICS, "route", "{data}"]},
