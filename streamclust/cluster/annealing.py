@@ -38,7 +38,7 @@ def anneal(X: Float, centers: Float, seed: Sequence[int]) -> NDArray[np.float32]
     extent = np.abs(X[order[:size]].astype(np.float64) - origin).max()
     unit = 2.0 ** -np.ceil(np.log2(extent)) if extent else 1.0  # squares of 1e25 are beyond float32
     means = (centers.astype(np.float64) - origin) * unit
-    rounding = rounding_of(origin, len(origin))
-    walk(X, order, size, remembered / (1 + remembered), origin, unit, rounding, means)
+    rounding = 100 * rounding_of(origin, len(origin))
+    walk(X, order, size, remembered / (1 + remembered), origin, np.float32(unit), rounding, means)
     found = (means / unit + origin).astype(np.float32)
     return found if np.isfinite(found).all() else centers

@@ -237,7 +237,7 @@ def _decide(tile: Float, centers: Float, norms: Float, scores: Float, half: Floa
     labels = scores.argmin(axis=1).astype(np.int32)
     best = scores[np.arange(len(labels)), labels]
     sqdist = np.maximum(norms + 2 * best, 0).astype(np.float64)
-    doubtful = np.flatnonzero(sqdist < 100 * rounding_of(norms, p) * (norms + 2 * half[labels]))
+    doubtful = np.flatnonzero(sqdist <= 100 * rounding_of(norms, p) * (norms + 2 * half[labels]))
     if len(doubtful):
         margin = 2 * (scores[doubtful] - best[doubtful, None])
         possible = margin <= rounding_of(scores, p) * (norms[doubtful, None] + 2 * half)

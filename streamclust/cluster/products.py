@@ -71,7 +71,7 @@ def lowest(
     norms, start :
         (t,), ``||z||^2`` of all rows, and the first of the n that have scores here.
     rounding :
-        the share of its terms below which a squared distance is doubtful.
+        the share of its terms up to which a squared distance is doubtful.
     both :
         whether the next one is wanted.
     labels, sqdist, doubtful :
@@ -91,7 +91,7 @@ def lowest(
                 norm = norms[start + i]
                 square = max(norm + _TWO * best[rank, i], _ZERO)
                 sqdist[s, rank, start + i] = square
-                doubtful[start + i] |= square < rounding * (norm + _TWO * extra[at[rank, i]])
+                doubtful[start + i] |= square <= rounding * (norm + _TWO * extra[at[rank, i]])
 
 
 @compiled
@@ -198,26 +198,19 @@ def lowest_near(
                 row, norm, found = order[start + i], norms[i], at[0, i]
                 square = max(norm + _TWO * best[0, i], _ZERO)
                 labels[row], sqdist[row] = chosen[found], square
-                doubtful[row] = square < rounding * (norm + _TWO * extra[found]) or not norm < largest
+                doubtful[row] = square <= rounding * (norm + _TWO * extra[found]) or not norm < largest
 
 
 @compiled
-def _compare(
-    row: NDArray[np.float32],
-    minus: NDArray[np.float32],
-    scores: NDArray[np.float32],
-    half: NDArray[np.float32],
-    rounding: float,
-) -> int:
-    """The nearest centre to a row : (p,) by differences, of those whose scores : (k,) rounding could have raised."""
-    norm, least_score, found, least_square = np.dot(row, row), scores.min(), 0, np.inf
+def _closest(row: NDArray[np.float32], minus: NDArray[np.float32]) -> int:
+    """The centre nearest to a row : (p,) by differences in float64, of minus themselves : (k, p)."""
+    found, lowest_square = 0, np.inf
     for c in range(len(minus)):
-        if _TWO * (scores[c] - least_score) <= rounding * (norm + _TWO * half[c]):
-            square = 0.0
-            for j in range(len(row)):
-                square += (np.float64(row[j]) + minus[c, j]) ** 2
-            if square < least_square:
-                found, least_square = c, square
+        square = 0.0
+        for j in range(len(row)):
+            square += (np.float64(row[j]) + minus[c, j]) ** 2
+        if square < lowest_square:
+            found, lowest_square = c, square
     return found
 
 
@@ -228,7 +221,7 @@ def walk(
     size: int,
     kept: NDArray[np.float64],
     origin: NDArray[np.float32],
-    unit: float,
+    unit: np.float32,
     rounding: float,
     means: NDArray[np.float64],
 ) -> None:
@@ -243,41 +236,37 @@ def walk(
     origin, unit :
         (p,), what is taken from rows, and what they are multiplied by then.
     rounding :
-        the share of its terms that a score may be off by.
+        as of `lowest`; what is doubtful is compared by differences.
     means :
         (k, p), the centres, so measured, which move; those that no row is near stay.
     """
     k, p = means.shape
-    counts, met, sums = np.zeros(k), np.zeros(k), np.zeros((k, p))
-    minus, half = np.empty((k, p), np.float32), np.empty(k, np.float32)
-    rows, scratch = np.empty((_TILE, p), np.float32), np.empty(k * _TILE, np.float32)
-    best, at = np.empty((2, _TILE), np.float32), np.empty((2, _TILE), np.int32)
-    next_row = 0
-    for share in kept:
-        sums[:], met[:] = 0, 0
+    minus, half, ends, all_in_one = (
+        np.empty((k, p), np.float32),
+        np.empty(k, np.float32),
+        np.array([0, k]),
+        np.arange(2),
+    )
+    rows, norms, none = np.empty((size, p), np.float32), np.empty(size, np.float32), np.empty(0, np.int64)
+    labels, sqdist, doubtful = np.empty((1, size), np.int32), np.empty((1, 2, size)), np.empty(size, np.bool_)
+    counts, met, sums, about = np.zeros(k), np.zeros(k), np.zeros((k, p)), (minus, half, ends, all_in_one, none, none)
+    for step in range(len(kept)):
         for c in range(k):
             for j in range(p):
                 minus[c, j] = -means[c, j]
             half[c] = np.dot(minus[c], minus[c]) / _TWO
-        for start in range(0, size, _TILE):
-            n = min(_TILE, size - start)
-            for i in range(n):
-                row = X[order[next_row]]
-                next_row = next_row + 1 if next_row + 1 < len(order) else 0
-                for j in range(p):
-                    rows[i, j] = (row[j] - origin[j]) * np.float32(unit)
-            scores = scratch[: k * n].reshape(k, n)
-            np.dot(minus, rows[:n].T, scores)
-            least(scores, half, False, best, at)
-            for i in range(n):
-                found, norm = at[0, i], np.dot(rows[i], rows[i])
-                if norm + _TWO * best[0, i] <= 100 * rounding * (norm + _TWO * half[found]):
-                    found = _compare(rows[i], minus, scores[:, i] + half, half, rounding)
-                under = sums[found]
-                met[found] += 1
-                for j in range(p):
-                    under[j] += rows[i, j]
+        for i in range(size):
+            row = X[order[(step * size + i) % len(order)]]
+            for j in range(p):
+                rows[i, j] = (row[j] - origin[j]) * unit
+        sums[:], met[:], doubtful[:] = 0, 0, False
+        lowest_of_sets(rows, *about, _TILE, rounding, False, norms, labels, sqdist, doubtful)
+        for i in range(size):
+            label = _closest(rows[i], minus) if doubtful[i] else labels[0, i]
+            met[label] += 1
+            for j in range(p):
+                sums[label, j] += rows[i, j]
         for c in range(k):
-            counts[c] = share * counts[c] + met[c]
+            counts[c] = kept[step] * counts[c] + met[c]
             for j in range(p * (met[c] > 0)):
                 means[c, j] += (sums[c, j] - met[c] * means[c, j]) / counts[c]

@@ -83,7 +83,7 @@ def test_the_lowest_and_the_next_of_every_set(n, m, seed, sizes, both, cut):
                 assert np.array_equal(sqdist[s, rank], expected)
                 sound = np.isfinite(expected)
                 assert rank or np.array_equal(labels[s, sound], at[sound])
-                suspected |= sound & (expected < rounding * (norms + 2 * half[start:stop][at]))
+                suspected |= sound & (expected <= rounding * (norms + 2 * half[start:stop][at]))
             else:
                 assert (sqdist[s, rank] == -9).all()
     assert np.array_equal(doubtful, suspected)
