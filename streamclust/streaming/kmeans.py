@@ -137,8 +137,7 @@ class StreamingKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         rows = rows_of(self, X, reset=not fitted, dtype=np.float32)
         chain = getattr(self, "_chain", None)
         if chain is None:
-            begin = [self.cluster_centers_] if fitted else self._starts(self._enough(rows), 1)
-            start = min(begin, key=lambda centers: rows.fold(_inertia, float.__add__, centers))
+            start = self.cluster_centers_ if fitted else self._best_start(self._enough(rows))
             chain = minibatch.start({0: start}, rows.sample(max(len(start), minibatch.MINIBATCH), 0))
             self._enough(rows, len(start))
         self._chain = rows.chain(minibatch.step, chain)
@@ -172,6 +171,12 @@ class StreamingKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         over = whole if self.sample_rows is None else None
         return starts(rows, self.n_clusters, seed, self.n_init, keep, self.sample_rows, over)
+
+    def _best_start(self, rows: Rows) -> Centers:
+        begin = self._starts(rows, 1)
+        if len(begin) == 1:
+            return begin[0]
+        return min(begin, key=lambda centers: rows.fold(_inertia, float.__add__, centers))
 
     @property
     def _n_features_out(self) -> int:
