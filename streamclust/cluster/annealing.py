@@ -15,6 +15,7 @@ Float = NDArray[np.floating[Any]]
 
 _BATCH, _PER_CENTER = 1024, 25
 _EPOCHS, _STEPS = 7, 1600
+_LARGEST = 126  # power of two by which float32 is multiplied
 _HOT = 0.04  # of a step's rows that are remembered at the next one, in the beginning
 
 
@@ -36,7 +37,7 @@ def anneal(X: Float, centers: Float, seed: Sequence[int]) -> NDArray[np.float32]
     rng, origin = np.random.default_rng(seed), origin_of(centers)
     order = rng.permutation(n) if n <= steps * size else rng.integers(n, size=steps * size)
     extent = np.abs(X[order[:size]].astype(np.float64) - origin).max()
-    unit = 2.0 ** -np.ceil(np.log2(extent)) if extent else 1.0  # squares of 1e25 are beyond float32
+    unit = 2.0 ** min(-np.ceil(np.log2(extent)), _LARGEST) if extent else 1.0  # squares of 1e25 are beyond float32
     means = (centers.astype(np.float64) - origin) * unit
     rounding = 100 * rounding_of(origin, len(origin))
     walk(X, order, size, remembered / (1 + remembered), origin, np.float32(unit), rounding, means)

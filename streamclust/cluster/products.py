@@ -268,5 +268,6 @@ def walk(
                 sums[label, j] += rows[i, j]
         for c in range(k):
             counts[c] = kept[step] * counts[c] + met[c]
-            for j in range(p * (met[c] > 0)):
-                means[c, j] += (sums[c, j] - met[c] * means[c, j]) / counts[c]
+            if met[c] > 0:
+                for j in range(p):
+                    means[c, j] += (sums[c, j] - met[c] * means[c, j]) / counts[c]

@@ -39,7 +39,7 @@ def test_it_comes_to_rest():
 
 
 @pytest.mark.parametrize("offset", [0, 1e4])
-@pytest.mark.parametrize("spread", [1e-30, 1, 1e15, 1e30])
+@pytest.mark.parametrize("spread", [1e-43, 1e-30, 1e-20, 1, 1e15, 1e30])
 def test_clusters_that_are_apart_are_kept(offset, spread):
     rng = np.random.default_rng(1)
     places = 40 * rng.normal(size=(15, 6)) + offset
