@@ -77,6 +77,7 @@ def lowest(
     labels, sqdist, doubtful :
         (s, t), (s, 2, t) and (t,): the lowest, counted from each set's beginning, the squared distances, and where
         rounding could have decided. The next distance stays as it is where there is none, as does what is not doubtful.
+        Where a half is infinite, more may be doubtful.
     """
     n = scores.shape[1]
     best, at = np.empty((2, n), np.float32), np.empty((2, n), np.int32)
