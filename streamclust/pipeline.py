@@ -15,7 +15,7 @@ from streamclust.config import Settings
 from streamclust.errors import InputError
 from streamclust.ingest import ingest as ingest_batch
 from streamclust.job import Job
-from streamclust.journal import Journal, Listener, Silent
+from streamclust.journal import Journal, Listener, Silent, large_arrays_go_back
 from streamclust.readers.case import Case, open_case
 from streamclust.reporting import collect
 from streamclust.reporting.refit import collect_refit, write_refit
@@ -202,14 +202,14 @@ def draw(job: Job) -> dict[str, bytes]:
         found = job.store.snapshot.newest("model", f"{descriptor}/map")
         if found and outliers:
             grids.grids(job, found, model, outliers)
-    with job.journal.stage("draw maps", job.store.n):
+    with large_arrays_go_back(), job.journal.stage("draw maps", job.store.n):
         return collect.render(job)
 
 
 def report(job: Job) -> Path:
     """Draw the maps, read the pictures and write the page; returns where it is."""
     drawn = draw(job)
-    with job.journal.stage("report", job.store.n):
+    with large_arrays_go_back(), job.journal.stage("report", job.store.n):
         page = collect.write(job, drawn)
     job.store.sweep()
     return page

@@ -240,10 +240,9 @@ def count_grids() -> Step:
 
 def draw(shapes: Sequence[Shape], settings: Settings, workers: int) -> Step:
     """Maps and report."""
-    # Smoothing and shading 2048 x 2048 grids takes up to thirteen float64 copies, as the clusters are drawn beside the
-    # rest and their peaks may meet; every cluster has a layer of 1024 x 1024. About half of what the passes before took
-    # stays in the process, and something of every map.
-    held = 13 * 2048**2 * 8 + min(max(settings.cluster.ks), 30) * 1024**2 * 4 + 20 * settings.render.size**2
-    kept = max(_at_work(shape, workers) for shape in shapes) // 2 + len(shapes) * 30 * 10**6
+    # Smoothing and shading a 2048 x 2048 grid takes ten float64 copies; every cluster has a layer of 1024 x 1024. About
+    # half of what the passes before took stays in the process, and something of every map.
+    held = 10 * 2048**2 * 8 + min(max(settings.cluster.ks), 30) * 1024**2 * 4 + 20 * settings.render.size**2
+    kept = max(_at_work(shape, workers) for shape in shapes) // 2 + len(shapes) * 20 * 10**6
     pixels = _DRAWING * len(shapes) * settings.render.size**2
     return Step("report", "draw maps and report", 0, 0, 0, PROCESS_BYTES["report"] + kept + held, 0, pixels)

@@ -113,3 +113,25 @@ print(before - psutil.Process().memory_info().rss)
 def test_what_a_stage_freed_goes_back_to_the_system():
     done = subprocess.run([sys.executable, "-c", HEAP], capture_output=True, text=True, check=True)
     assert int(done.stdout) > 100 * MB
+
+
+LARGE = """
+import contextlib, sys
+import numpy as np, psutil
+from streamclust.journal import large_arrays_go_back
+np.ones(3 * 2**20)  # 24 MB, after which glibc keeps 16 MB
+with large_arrays_go_back() if sys.argv[1] == "back" else contextlib.nullcontext():
+    before = psutil.Process().memory_info().rss
+    large = [np.ones(2**21) for _ in range(8)]
+    small = np.ones(8000)  # lies beyond them on the heap
+    del large
+    print(psutil.Process().memory_info().rss - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library's heap")
+@pytest.mark.parametrize("how", ["back", "kept"])
+def test_large_arrays_go_back_when_they_are_freed(how):
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    done = subprocess.run([sys.executable, "-c", LARGE, how], capture_output=True, text=True, check=True, env=env)
+    assert int(done.stdout) < 8 * MB if how == "back" else int(done.stdout) > 100 * MB
